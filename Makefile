@@ -1,0 +1,60 @@
+# Everything a fresh Debian 12 or 13 needs is root, python3, git and make: the rest is installed by these targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONPATH := $(CURDIR)/services/src
+READY := $(VENV)/.ready
+
+.PHONY: help demo demo-stop test test-unit lint unit integration molecule requirements build wheel clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): requirements/dev.lock
+	@$(PYTHON) tools/bootstrap.py $(VENV) requirements/dev.lock
+	@touch $@
+
+demo: $(READY) targets-ready ## Boot a Debian host, deploy the stack, let messages flow and show what runs
+	@$(VENV)/bin/python -m tools.demo up
+
+demo-stop: $(READY) ## Remove everything that `make demo` made
+	@$(VENV)/bin/python -m tools.demo down
+
+.PHONY: targets-ready
+targets-ready: $(READY)
+	@$(VENV)/bin/python -m tools.targets install && $(VENV)/bin/python -m tools.targets check
+
+test: test-unit integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
+
+test-unit: lint unit ## Lint, types and unit tests, no server needed
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+	yamllint --strict .
+	ansible-lint --offline
+
+unit: $(READY)
+	pytest -q tests/unit
+
+integration: $(READY) targets-ready
+	pytest -q tests/integration
+
+molecule: $(READY) targets-ready
+	molecule test --scenario-name default
+
+requirements: $(READY) ## List the numbered requirements that no test names
+	@$(VENV)/bin/python -m tools.requirements
+
+wheel: $(READY) ## Build the services' wheel that the collection carries
+	$(VENV)/bin/python roles/common/files/wheelhouse.py wheel
+
+build: wheel ## Build the collection's package
+	ansible-galaxy collection build --force --output-path dist
+
+clean: ## Remove what was built here (not the caches in your cache folder)
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""What developers and the demo use: target hosts, the demo itself, the list of requirements."""
