@@ -1,0 +1,134 @@
+"""Starts the Telegram simulator in the background for the demo and the scenarios, and talks to its control port."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+PORT = 8443
+CONTROL_PORT = 8444
+API_ID = 1
+API_HASH = "0" * 32
+
+
+class Simulator:
+    """The simulator whose state is in `folder`, listening on `address`."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder = folder
+        self.address = address
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.folder / "pid"
+
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        try:
+            pid = int(self._pid_file.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if b"telegram_stack.simulator" in command else None
+
+    def start(self, *arguments: str) -> None:
+        """Start it unless it runs, and wait until it answers."""
+        if self.pid() is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, "-m", "telegram_stack.simulator.main", "--listen", self.address]
+            command += [
+                "--port",
+                str(PORT),
+                "--control-port",
+                str(CONTROL_PORT),
+                "--state",
+                str(self.folder),
+                *arguments,
+            ]
+            with (self.folder / "log").open("ab") as log:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+                )
+            self._pid_file.write_text(str(process.pid))
+        self._wait()
+
+    def _wait(self) -> None:
+        for _ in range(150):
+            try:
+                self.ask("GET", "/health")
+            except (urllib.error.URLError, ConnectionError):
+                if self.pid() is None:
+                    break
+                time.sleep(0.1)
+            else:
+                return
+        sys.exit(f"The Telegram simulator did not start; the reason stands in {self.folder / 'log'}")
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One request to the control port; the answer as JSON, or as text where it is none."""
+        request = urllib.request.Request(  # always http, to our own process
+            f"http://{self.address}:{CONTROL_PORT}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            text = answer.read().decode()
+        return json.loads(text) if answer.headers.get_content_type() == "application/json" else text
+
+    def stop(self) -> None:
+        """Stop it and wait until it is gone."""
+        pid = self.pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(100):
+                if self.pid() is None:
+                    break
+                time.sleep(0.1)
+            else:
+                os.kill(pid, signal.SIGKILL)
+        self._pid_file.unlink(missing_ok=True)
+
+
+def start_with_sessions(folder: Path, address: str, channels: int, sessions: list[str]) -> None:
+    """Start it and leave beside `folder` what a gateway needs: address, public-key, and session-NAME for each name."""
+    simulator = Simulator(folder, address)
+    simulator.start("--channels", str(channels))
+    (folder.parent / "address").write_text(address)
+    (folder.parent / "public-key").write_text(simulator.ask("GET", "/public-key"))
+    for name in sessions:
+        path = folder.parent / f"session-{name}"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(simulator.ask("POST", "/sessions", {})["session"])
+
+
+def main() -> None:
+    """Command line of the molecule scenarios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    start = verbs.add_parser("start", help="start it, make sessions")
+    start.add_argument("folder", type=Path)
+    start.add_argument("--address", required=True)
+    start.add_argument("--channels", type=int, default=20)
+    start.add_argument("--sessions", nargs="*", default=[])
+    stop = verbs.add_parser("stop", help="stop it")
+    stop.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    if given.verb == "start":
+        start_with_sessions(given.folder, given.address, given.channels, given.sessions)
+    else:
+        Simulator(given.folder, "").stop()
+
+
+if __name__ == "__main__":
+    main()
