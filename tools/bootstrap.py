@@ -33,9 +33,7 @@ def install_venv_package() -> None:
 def main(venv: Path, lock: Path) -> None:
     """Create `venv` and install exactly what `lock` names, hashes checked."""
     if sys.version_info < OLDEST:
-        sys.exit(
-            f"Python {'.'.join(map(str, OLDEST))} or newer is needed; this is {sys.version.split()[0]} ({sys.executable})"
-        )
+        sys.exit(f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}")
     if importlib.util.find_spec("ensurepip") is None:
         install_venv_package()
     print(f"Installing the tools into {venv} (once, a minute or two)", flush=True)

@@ -32,7 +32,9 @@ options:
 EXAMPLES = r"""
 - name: Refuse settings that no role knows
   ansible.builtin.assert:
-    that: query('ansible.builtin.varnames', '.+') | tradingsystem.telegram_stack.unknown_variables(roles_dir) | length == 0
+    that: names | tradingsystem.telegram_stack.unknown_variables(roles_dir) | length == 0
+  vars:
+    names: "{{ query('ansible.builtin.varnames', '.+') }}"
 """
 RETURN = r"""
 _value:

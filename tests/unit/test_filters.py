@@ -1,0 +1,45 @@
+"""The collection's filters."""
+
+import base64
+from pathlib import Path
+
+import pytest
+from ansible_collections.tradingsystem.telegram_stack.plugins.filter.new_secret import new_secret
+from ansible_collections.tradingsystem.telegram_stack.plugins.filter.unknown_variables import (
+    find_unknown,
+    unknown_variables,
+)
+
+KNOWN = {"pgbouncer_pool_size", "pgbouncer_port", "telegram_database_port"}
+PREFIXES = ("pgbouncer_", "telegram_")
+
+
+def test_secrets_are_long_and_never_the_same() -> None:
+    made = {new_secret("postgres_owner") for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(secret) == 32 for secret in made)
+
+
+def test_a_session_key_is_a_fernet_key() -> None:
+    assert len(base64.urlsafe_b64decode(new_secret("gateway_session_key"))) == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("pgbouncer_pol_size", "no role knows the variable pgbouncer_pol_size; did you mean pgbouncer_pool_size?"),
+        ("pgbuncer_pool_size", "no role knows the variable pgbuncer_pool_size; did you mean pgbouncer_pool_size?"),
+        ("telegram_zzz", "no role knows the variable telegram_zzz"),
+    ],
+)
+def test_a_misspelt_setting_is_named_with_the_nearest_known_one(name: str, sentence: str) -> None:
+    assert find_unknown([name], KNOWN, PREFIXES) == [sentence]
+
+
+@pytest.mark.parametrize("name", ["pgbouncer_port", "_pgbouncer_x", "ansible_host", "app_port", "backup_dir"])
+def test_known_internal_and_foreign_variables_pass(name: str) -> None:
+    assert find_unknown([name], KNOWN, PREFIXES) == []
+
+
+def test_every_setting_of_every_role_is_known() -> None:
+    assert unknown_variables(["telegram_database_port", "telegram_secrets"], str(Path("roles"))) == []
