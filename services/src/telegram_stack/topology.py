@@ -89,8 +89,8 @@ def retry_queue(consumer: str, delay: str) -> str:
     return f"{consumer_queue(consumer)}.retry.{delay}"
 
 
-def consumer_topology(consumer: str, channels: tuple[int, ...] = ()) -> Iterator[Declaration]:
-    """The queue of `consumer` with its wait queues, bound to `channels`, or to all when none is named."""
+def consumer_topology(consumer: str) -> Iterator[Declaration]:
+    """The queue of `consumer`, bound to all channels, with its wait queues."""
     queue = consumer_queue(consumer)
     yield Queue(
         queue,
@@ -102,8 +102,7 @@ def consumer_topology(consumer: str, channels: tuple[int, ...] = ()) -> Iterator
             "x-overflow": "reject-publish",  # what at-least-once dead-lettering asks for
         },
     )
-    for routing_key in [f"telegram.channel.{channel}" for channel in channels] or [ALL_CHANNELS]:
-        yield Binding(EXCHANGE, queue, routing_key)
+    yield Binding(EXCHANGE, queue, ALL_CHANNELS)
     for delay, milliseconds in RETRY_DELAYS_MS.items():
         yield Queue(
             retry_queue(consumer, delay),

@@ -1,0 +1,57 @@
+"""What api.toml holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from telegram_stack.database import DatabaseConfig, Port
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
+
+
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[cache]``: Redis, whose primary the sentinels know. `sentinels` are ``host:port``."""
+
+    password_file: str
+    user: str = "telegram_api"
+    sentinels: tuple[Address, ...] = ("127.0.0.1:26379",)
+    sentinel_name: str = "telegram"
+    timeout: Seconds = 0.5
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[gateway]``: where the MTProto gateway's own HTTP port is."""
+
+    host: str = "127.0.0.1"
+    port: Port = 4006
+    timeout: Seconds = 2.0
+
+
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[queue]``: RabbitMQ as its metrics port shows it; the API neither publishes nor consumes."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    metrics_port: Port = 15692
+    timeout: Seconds = 2.0
+
+
+class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file. `consumer` is the one whose processing state fills ``status`` in the answers.
+
+    `tokens_file` has a line ``name:scope:token`` for each client, scope ``read``, ``write`` or ``admin``.
+    """
+
+    database: DatabaseConfig
+    cache: CacheConfig
+    gateway: GatewayConfig = GatewayConfig()
+    queue: QueueConfig = QueueConfig()
+    tokens_file: str = "tokens"
+    bind_address: str = "127.0.0.1"
+    port: Port = 4010
+    consumer: str = "signals"
+    log_level: LogLevel = "info"

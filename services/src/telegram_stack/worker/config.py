@@ -1,0 +1,74 @@
+"""What worker.toml holds."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from telegram_stack.database import DatabaseConfig, Port
+from telegram_stack.topology import consumer_queue
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[queue]``: RabbitMQ. `prefetch` bounds what the worker holds unacknowledged."""
+
+    password_file: str
+    user: str = "telegram_worker"
+    host: str = "127.0.0.1"
+    port: Port = 5672
+    vhost: str = "telegram"
+    prefetch: Annotated[int, msgspec.Meta(ge=10, le=5000)] = 100
+
+
+class FilterConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[filter]``: which messages reach the handler; an empty setting lets everything through.
+
+    `text_matches` and `text_excludes` are regular expressions, searched in the text without regard to case.
+    """
+
+    channels: tuple[int, ...] = ()
+    message_types: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    text_matches: str = ""
+    text_excludes: str = ""
+
+    def __post_init__(self) -> None:
+        for key in ("text_matches", "text_excludes"):
+            try:
+                re.compile(getattr(self, key))
+            except re.error as error:
+                raise ValueError(f"filter.{key} is no regular expression: {error}") from error
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file.
+
+    `consumer` names the queue and the rows of ``telegram.processing``; `handler` an entry point of the group
+    ``telegram_stack.handlers``. A batch has at most `batch_size` messages and waits at most `linger_ms` for them.
+    `stop_seconds` is what a stop may take before unfinished messages go back to the queue.
+    """
+
+    database: DatabaseConfig
+    queue: QueueConfig
+    filter: FilterConfig = FilterConfig()
+    mode: str = "queue"
+    consumer: str = "signals"
+    handler: str = "signals"
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 8.0
+    stop_seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 25.0
+    bind_address: str = "127.0.0.1"
+    metrics_port: Port = 4011
+    log_level: LogLevel = "info"
+
+    def __post_init__(self) -> None:
+        if self.mode != "queue":
+            raise ValueError(
+                f'mode = "{self.mode}" is not known to this version, which takes messages from the queue only: '
+                'set mode = "queue"'
+            )
+        consumer_queue(self.consumer)
