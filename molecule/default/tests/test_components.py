@@ -1,0 +1,85 @@
+"""Every component of the table runs where it should, within its limits, in its sandbox."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from probe import POSTGRESQL
+from testinfra.host import Host
+
+# unit, ports, share of a core, bytes
+MEGA = 1024**2
+COMPONENTS = {
+    "telegram-gateway": ([4006], 0.5, 300 * MEGA),
+    "postgresql": ([5434], 2.0, 2048 * MEGA),
+    "pgbouncer": ([6434], 0.5, 256 * MEGA),
+    "telegram-redis-primary": ([6379], 1.0, 1024 * MEGA),
+    "telegram-redis-replica": ([6380], 1.0, 512 * MEGA),
+    "telegram-redis-sentinel": ([26379], 0.5, 256 * MEGA),
+    "rabbitmq-server": ([5672, 15672, 15692], 1.0, 1024 * MEGA),
+    "telegram-gateway-api": ([4010], 0.5, 256 * MEGA),
+    "prometheus": ([9090], 1.0, 1024 * MEGA),
+    "prometheus-postgres-exporter": ([9187], 0.25, 128 * MEGA),
+    "prometheus-redis-exporter": ([9121], 0.25, 128 * MEGA),
+    "telegram-signal-worker": ([4011], 0.5, 256 * MEGA),
+}
+OURS = ["telegram-gateway", "telegram-gateway-api", "telegram-signal-worker"]
+
+
+def unit_of(host: Host, component: str) -> str:
+    """The systemd unit of `component` on this Debian."""
+    if component == "postgresql":
+        return f"postgresql@{POSTGRESQL[host.system_info.release.split('.')[0]]}-telegram.service"
+    return f"{component}.service"
+
+
+@pytest.mark.requirement("GW-01", "DB-01", "RD-01", "MQ-01", "MO-01")
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_runs_and_starts_on_boot(host: Host, component: str) -> None:
+    unit = unit_of(host, component)
+    assert host.check_output(f"systemctl is-active {unit}") == "active"
+    assert host.run(f"systemctl is-enabled {unit}").stdout.strip() in ("enabled", "enabled-runtime")
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_listens_on_its_ports(host: Host, component: str) -> None:
+    listening = {line.rsplit(":", 1)[1] for line in host.socket.get_listening_sockets() if line.startswith("tcp")}
+    assert {str(port) for port in COMPONENTS[component][0]} <= listening
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_is_held_to_its_limits(host: Host, component: str) -> None:
+    _, cores, memory = COMPONENTS[component]
+    shown = host.check_output(f"systemctl show {unit_of(host, component)} -p CPUQuotaPerSecUSec -p MemoryMax")
+    values = dict(line.split("=", 1) for line in shown.splitlines())
+    assert seconds(values["CPUQuotaPerSecUSec"]) == pytest.approx(cores)
+    assert int(values["MemoryMax"]) == memory
+
+
+def seconds(duration: str) -> float:
+    """systemd's `500ms` or `2s` in seconds."""
+    number, unit = re.fullmatch(r"([\d.]+)(ms|s)", duration).groups()  # type: ignore[union-attr]
+    return float(number) / (1000 if unit == "ms" else 1)
+
+
+@pytest.mark.parametrize("component", OURS)
+def test_our_units_are_sandboxed_and_not_root(host: Host, component: str) -> None:
+    score = host.check_output(f"systemd-analyze security --no-pager {component}.service").splitlines()[-1]
+    assert float(re.search(r"([\d.]+) \w+", score).group(1)) <= 4.0, score  # type: ignore[union-attr]
+    pid = host.check_output(f"systemctl show {component} -p MainPID --value")
+    assert host.check_output(f"ps -o user= -p {pid}").strip() not in ("root", "0")
+
+
+def test_no_unit_restarted_by_itself_or_failed(host: Host) -> None:
+    assert host.check_output("systemctl list-units --state=failed --no-legend --plain") == ""
+
+
+def test_nothing_of_the_stack_listens_beyond_loopback(host: Host) -> None:
+    ports = {str(port) for ports, _, _ in COMPONENTS.values() for port in ports}
+    open_to_all = {
+        line
+        for line in host.socket.get_listening_sockets()
+        if line.startswith("tcp") and line.rsplit(":", 1)[1] in ports and "127.0.0.1" not in line and "::1" not in line
+    }
+    assert open_to_all == set()
