@@ -1,0 +1,123 @@
+"""What gateway.toml holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from telegram_stack.database import DatabaseConfig, Port
+from telegram_stack.topology import consumer_queue
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[telegram]``: the application of my.telegram.org, the session, and which channels are taken.
+
+    `api_hash_file` and `session_key_file` name credentials; the session's key is a Fernet key (32 bytes, base64).
+    `channels`: ``all`` takes every channel the account is in, but for those set inactive in ``telegram.channels``;
+    ``registered`` takes the active ones of that table only, and every channel while the table is empty.
+    `history_depth` is how many of the newest messages a channel seen for the first time brings along.
+    `server_*` point at another MTProto server than Telegram's own; all four belong together. `server_public_key`
+    is its RSA key in PEM.
+    """
+
+    api_id: Count
+    api_hash_file: str = "api-hash"
+    session_file: str = "/var/lib/telegram-gateway/session"
+    session_key_file: str = "session-key"
+    channels: Literal["all", "registered"] = "all"
+    history_depth: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 100
+    server_address: str | None = None
+    server_port: Port | None = None
+    server_dc_id: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
+    server_public_key: str | None = None
+    connect_timeout: Seconds = 10.0
+    watchdog_seconds: Seconds = 15.0
+
+    def __post_init__(self) -> None:
+        custom = {
+            name: getattr(self, name) for name in ("server_address", "server_port", "server_dc_id", "server_public_key")
+        }
+        missing = [name for name, value in custom.items() if value is None]
+        if missing and len(missing) < len(custom):
+            raise ValueError(f"an own server needs telegram.{', telegram.'.join(missing)} as well")
+
+
+class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[spool]``: the SQLite file between Telegram and the sinks.
+
+    `linger_ms` is how long a commit waits for more events, `group_limit` how many it takes at most.
+    `retain` events stay behind the slowest sink: what comes twice within them is recognised.
+    `pending_limit` events wait for a spool that cannot be written (full disk); above it updates are not taken,
+    and history brings them later.
+    """
+
+    path: str = "/var/lib/telegram-gateway/spool.db"
+    linger_ms: Annotated[float, msgspec.Meta(ge=0, le=100)] = 1.5
+    group_limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
+    retain: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    pending_limit: Count = 50_000
+
+
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[queue]``: RabbitMQ, or none at all with ``enabled = false``. `timeout` is that of a confirm."""
+
+    enabled: bool = True
+    password_file: str = "rabbitmq-password"  # noqa: S105 - a file name
+    user: str = "telegram_gateway"
+    host: str = "127.0.0.1"
+    port: Port = 5672
+    vhost: str = "telegram"
+    timeout: Seconds = 10.0
+
+
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[cache]``: Redis, whose primary the sentinels know.
+
+    `sentinels` are ``host:port``. `sentinel_user` and `sentinel_password_file` are for sentinels that ask for them.
+    `consumers` names those that poll: each has its sets of messages it has not processed yet.
+    """
+
+    password_file: str = "redis-password"  # noqa: S105 - a file name
+    user: str = "telegram_gateway"
+    sentinels: Annotated[tuple[Address, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1:26379",)
+    sentinel_name: str = "telegram"
+    sentinel_user: str | None = None
+    sentinel_password_file: str | None = None
+    consumers: tuple[str, ...] = ("signals",)
+    timeout: Seconds = 0.5
+
+    def __post_init__(self) -> None:
+        for consumer in self.consumers:
+            consumer_queue(consumer)
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start."""
+
+    telegram: TelegramConfig
+    database: DatabaseConfig
+    spool: SpoolConfig = SpoolConfig()
+    queue: QueueConfig = QueueConfig()
+    cache: CacheConfig = CacheConfig()
+    bind_address: str = "127.0.0.1"
+    port: Port = 4006
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 256
+    stop_seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 20.0
+    log_level: LogLevel = "info"
+
+    @property
+    def session_path(self) -> Path:
+        """Where the encrypted session is."""
+        return Path(self.telegram.session_file)
+
+    @property
+    def spool_path(self) -> Path:
+        """Where the spool is."""
+        return Path(self.spool.path)
