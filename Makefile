@@ -8,7 +8,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONPATH := $(CURDIR)/services/src
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-stop test test-unit lint unit integration molecule requirements build wheel clean
+.PHONY: help demo demo-stop test test-unit lint unit integration molecule requirements build wheel sanity clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,7 +27,7 @@ demo-stop: $(READY) ## Remove everything that `make demo` made
 targets-ready: $(READY)
 	@$(VENV)/bin/python -m tools.targets install && $(VENV)/bin/python -m tools.targets check
 
-test: test-unit integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
+test: test-unit sanity integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
 
 test-unit: lint unit ## Lint, types and unit tests, no server needed
 
@@ -55,6 +55,9 @@ wheel: $(READY) ## Build the services' wheel that the collection carries
 
 build: wheel ## Build the collection's package
 	ansible-galaxy collection build --force --output-path dist
+
+sanity: build ## Run ansible-test sanity on the built package
+	$(VENV)/bin/python -m tools.sanity dist/tradingsystem-telegram_stack-*.tar.gz
 
 clean: ## Remove what was built here (not the caches in your cache folder)
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

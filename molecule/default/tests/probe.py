@@ -26,7 +26,7 @@ def telegram() -> Simulator:
 def sql(host: Host, statement: str) -> list[list[str]]:
     """The rows of `statement` in the stack's database, asked as the database's superuser over its local socket."""
     encoded = base64.b64encode(statement.encode()).decode()
-    command = f"echo {encoded} | base64 -d | su postgres -c 'psql -X -p 5434 -d telegram_gateway -At -v ON_ERROR_STOP=1'"
+    command = f"echo {encoded} | base64 -d | su postgres -c 'psql -X -p 5434 -d telegram_gateway -Atv ON_ERROR_STOP=1'"
     return [line.split("|") for line in host.check_output(command).splitlines()]
 
 
