@@ -1,0 +1,72 @@
+# Copyright: the tradingsystem.telegram_stack contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The one way in which modules of this collection connect to PostgreSQL."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+try:
+    import psycopg
+except ImportError:
+    HAS_PSYCOPG = False
+else:
+    HAS_PSYCOPG = True
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+
+class Unreachable(Exception):
+    """Nothing answers yet: no driver, no server, or no database of that name. Check mode may go on without."""
+
+
+def connection_argument_spec() -> dict[str, dict[str, Any]]:
+    """Options of the documentation fragment `tradingsystem.telegram_stack.postgresql`."""
+    return {
+        "login_host": {"type": "str", "default": "/run/postgresql"},
+        "login_port": {"type": "int", "default": 5434},
+        "login_user": {"type": "str", "default": "postgres"},
+        "login_password": {"type": "str", "no_log": True},
+        "login_db": {"type": "str", "default": "telegram_gateway"},
+        "connect_timeout": {"type": "int", "default": 10},
+    }
+
+
+def connect(module: AnsibleModule) -> psycopg.Connection[Any]:
+    """Open an autocommit connection from the module's options.
+
+    Raises Unreachable where a host that is not set up yet explains it; any other refusal (a wrong password,
+    a role that does not exist) ends the module.
+    """
+    if not HAS_PSYCOPG:
+        raise Unreachable(f"{sys.executable} lacks psycopg 3 (install it with: apt-get install python3-psycopg)")
+    options = module.params
+    where = f"database {options['login_db']} at {options['login_host']}:{options['login_port']}"
+    try:
+        return psycopg.connect(
+            host=options["login_host"],
+            port=options["login_port"],
+            user=options["login_user"],
+            password=options["login_password"],
+            dbname=options["login_db"],
+            connect_timeout=options["connect_timeout"],
+            application_name="tradingsystem.telegram_stack",
+            autocommit=True,
+        )
+    except psycopg.OperationalError as error:
+        message = f"Cannot connect to {where} as {options['login_user']}: {str(error).strip()}"
+        if _not_set_up(str(error), options["login_db"]):
+            raise Unreachable(message) from error
+        module.fail_json(msg=message)
+        raise
+
+
+def _not_set_up(error: str, database: str) -> bool:
+    """libpq gives connection errors no SQLSTATE: the words decide."""
+    return (
+        f'database "{database}" does not exist' in error
+        or "Connection refused" in error
+        or "No such file or directory" in error
+    )

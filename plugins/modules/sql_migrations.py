@@ -1,0 +1,299 @@
+#!/usr/bin/python
+# Copyright: the tradingsystem.telegram_stack contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: bring a database schema up to date from ordered SQL files."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sql_migrations
+short_description: Bring a PostgreSQL schema up to date from ordered SQL files
+version_added: 0.1.0
+description:
+  - Runs the SQL files that a database has not seen yet, in the order of their numbers, and keeps a ledger of them
+    (table C(schema_migrations)) with a checksum each.
+  - Refuses to run anything when an applied file was changed or is missing, or when a new file has a number
+    below one that is applied already.
+  - Two runs at once wait for each other by an advisory lock.
+  - A file runs in one transaction, together with its line in the ledger. With the header comment C(-- transaction: no)
+    its statements run one by one, as C(CREATE INDEX CONCURRENTLY) needs; write such a file so that it can run again.
+  - A file runs as O(owner). With the header comment C(-- run-as: login) it runs as the role that logged in,
+    for the few things only a superuser may do.
+  - Connect to the server itself, not through PgBouncer in transaction mode.
+options:
+  migrations:
+    description:
+      - The files. All of them at every run, not only the new ones.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description:
+          - C(NNNN_words.sql), or C(engine/ENGINE/NNNN_words.sql) for a file that only O(engine) runs.
+        type: str
+        required: true
+      content:
+        description:
+          - The SQL text.
+        type: str
+        required: true
+  engine:
+    description:
+      - Which of the C(engine/) files to run.
+      - None of them by default.
+    type: str
+  schema:
+    description:
+      - Schema that holds the ledger. Made, with O(owner) as its owner, when it does not exist.
+    type: str
+    default: telegram
+  owner:
+    description:
+      - Role that runs the files and owns what they make. The role that logs in by default.
+    type: str
+  lock_timeout:
+    description:
+      - Seconds to wait for another run, or for a lock on a table, before giving up.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - tradingsystem.telegram_stack.postgresql
+attributes:
+  check_mode:
+    description: Changes nothing. Where no server or database exists yet, everything counts as pending.
+    support: full
+  diff_mode:
+    description: Shows the list of applied files before and after.
+    support: full
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+author:
+  - Telegram hybrid stack maintainers (@tradingsystem)
+"""
+
+EXAMPLES = r"""
+- name: Bring the schema up to date
+  tradingsystem.telegram_stack.sql_migrations:
+    login_db: telegram_gateway
+    owner: telegram_owner
+    engine: native
+    migrations:
+      - name: 0001_channels.sql
+        content: "{{ lookup('ansible.builtin.file', 'sql/0001_channels.sql', rstrip=false) }}"
+      - name: engine/native/0002_messages.sql
+        content: "{{ lookup('ansible.builtin.file', 'sql/engine/native/0002_messages.sql', rstrip=false) }}"
+"""
+
+RETURN = r"""
+applied:
+  description: Files that this run applied; in check mode none.
+  returned: always
+  type: list
+  elements: str
+  sample: [0001_channels.sql]
+pending:
+  description: Files that were not applied when the run began, in the order in which they run.
+  returned: always
+  type: list
+  elements: str
+  sample: [0001_channels.sql]
+current:
+  description: Highest number in the ledger after the run; in check mode the one it would have. 0 for an empty ledger.
+  returned: always
+  type: int
+  sample: 1
+"""
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
+    Unreachable,
+    connect,
+    connection_argument_spec,
+)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql_migrations import (
+    Migration,
+    MigrationError,
+    Statement,
+    parse,
+    pending,
+    select,
+    split,
+)
+
+with contextlib.suppress(ImportError):  # connect() says it
+    import psycopg
+    from psycopg import sql
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+_LOCK = 0x74656C65  # "tele": every run of this module on one database takes it
+
+
+class Ledger:
+    """Table `schema_migrations` of one schema, seen through one connection."""
+
+    def __init__(self, connection: Connection[Any], schema: str, owner: str | None) -> None:
+        self._connection = connection
+        self._owner = owner
+        self._schema = sql.Identifier(schema)
+        self._table = sql.Identifier(schema, "schema_migrations")
+
+    def read(self) -> dict[str, str]:
+        """Applied names with their checksums; empty when there is no ledger yet."""
+        found = self._connection.execute("SELECT to_regclass(%s)", [self._table.as_string(self._connection)]).fetchone()
+        if found is None or found[0] is None:
+            return {}
+        rows = self._connection.execute(sql.SQL("SELECT name, checksum FROM {}").format(self._table))
+        return dict(rows.fetchall())
+
+    def create(self) -> None:
+        """Make schema and table where they are missing."""
+        with self._connection.transaction():
+            self.become_owner()
+            self._connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(self._schema))
+            self._connection.execute(
+                sql.SQL(
+                    "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, checksum text NOT NULL,"
+                    " applied_at timestamptz NOT NULL DEFAULT now(), duration_ms integer NOT NULL)"
+                ).format(self._table)
+            )
+
+    def apply(self, file: Migration) -> None:
+        """Run one file and remember it. Raises MigrationError with the line and the server's words."""
+        begun = time.monotonic()
+        with self._connection.transaction() if file.transaction else contextlib.nullcontext():
+            if not file.run_as_login:
+                self.become_owner(local=file.transaction)
+            for statement in split(file.content):
+                self._run(file, statement)
+            if file.transaction:
+                self._record(file, begun)
+        if not file.transaction:
+            self._connection.execute("RESET ROLE")
+            self._record(file, begun)
+
+    def become_owner(self, local: bool = True) -> None:
+        """Take the owner's role, until the end of the transaction when `local`."""
+        if self._owner is not None:
+            scope = sql.SQL("LOCAL ") if local else sql.SQL("")
+            self._connection.execute(sql.SQL("SET {}ROLE {}").format(scope, sql.Identifier(self._owner)))
+
+    def _run(self, file: Migration, statement: Statement) -> None:
+        try:
+            self._connection.execute(statement.text.encode(), prepare=False)
+        except psycopg.Error as error:
+            raise MigrationError(_explain(file, statement, error)) from error
+
+    def _record(self, file: Migration, begun: float) -> None:
+        self._connection.execute(
+            sql.SQL("INSERT INTO {} (name, checksum, duration_ms) VALUES (%s, %s, %s)").format(self._table),
+            [file.name, file.checksum, round((time.monotonic() - begun) * 1000)],
+        )
+
+
+def _explain(file: Migration, statement: Statement, error: psycopg.Error) -> str:
+    position = int(error.diag.statement_position or 1)
+    line = statement.line + statement.text.count("\n", 0, position - 1)
+    words = [error.diag.message_primary or str(error).strip()]
+    words += [f"Detail: {error.diag.message_detail}"] if error.diag.message_detail else []
+    words += [f"Hint: {error.diag.message_hint}"] if error.diag.message_hint else []
+    after = "Nothing of this file was kept." if file.transaction else "What its earlier statements did was kept."
+    return f"{file.name}, line {line}: {' '.join(words)} ({error.sqlstate}). {after} Mend the cause and run again."
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **connection_argument_spec(),
+            "migrations": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "content": {"type": "str", "required": True},
+                },
+            },
+            "engine": {"type": "str"},
+            "schema": {"type": "str", "default": "telegram"},
+            "owner": {"type": "str"},
+            "lock_timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module)
+    except (MigrationError, Unreachable) as error:
+        module.fail_json(msg=str(error))
+    else:
+        module.exit_json(**result)
+
+
+def run(module: AnsibleModule) -> dict[str, Any]:
+    """Compare the files with the ledger and apply what is missing, unless in check mode."""
+    files = select(
+        (parse(item["name"], item["content"]) for item in module.params["migrations"]), module.params["engine"]
+    )
+    try:
+        connection = connect(module)
+    except Unreachable as reason:
+        if not module.check_mode:
+            raise
+        module.warn(f"{reason}; every migration counts as pending.")
+        return _result(module, {}, pending(files, {}), applied=False)
+    with connection:
+        ledger = Ledger(connection, module.params["schema"], module.params["owner"])
+        before = ledger.read()
+        todo = pending(files, before)
+        if todo and not module.check_mode:
+            _lock(connection, module.params["lock_timeout"])
+            before = ledger.read()  # another run may have been faster
+            todo = pending(files, before)
+            if todo:
+                ledger.create()
+            for file in todo:
+                ledger.apply(file)
+    return _result(module, before, todo, applied=not module.check_mode)
+
+
+def _lock(connection: Connection[Any], seconds: int) -> None:
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{seconds}s"])
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+    except psycopg.errors.LockNotAvailable as error:
+        raise MigrationError(
+            f"Another run has been changing this schema for more than {seconds} s. "
+            "Wait until it ends, or raise lock_timeout, then run again."
+        ) from error
+
+
+def _result(module: AnsibleModule, before: dict[str, str], todo: list[Migration], applied: bool) -> dict[str, Any]:
+    names = [file.name for file in todo]
+    numbers = [parse(name, "").number for name in before] + [file.number for file in todo]
+    result: dict[str, Any] = {
+        "changed": bool(names),
+        "pending": names,
+        "applied": names if applied else [],
+        "current": max(numbers, default=0),
+    }
+    if module._diff:
+        order = sorted(before, key=lambda name: parse(name, "").number)
+        result["diff"] = {
+            "before_header": "applied migrations",
+            "after_header": "applied migrations",
+            "before": "".join(f"{name}\n" for name in order),
+            "after": "".join(f"{name}\n" for name in [*order, *names]),
+        }
+    return result
+
+
+if __name__ == "__main__":
+    main()
