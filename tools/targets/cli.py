@@ -2,17 +2,15 @@
 
 import argparse
 import json
-import shutil
 import sys
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from tools.targets import host, inventory, network, rootfs
+from tools.targets import host, inventory, network, rootfs, storage
 from tools.targets.errors import TargetError
 from tools.targets.lab import FIRST_HOST, Lab, Machine, Snapshot
 from tools.targets.machine import Target, write_all_hosts
-from tools.targets.report import say
 
 
 class Verbs:
@@ -33,26 +31,19 @@ class Verbs:
                     f"Target '{name}' exists, is {machine.suite} and started from {machine.origin};"
                     f" to have another, take it down first: python3 -m tools.targets down {name}"
                 )
-            if target.supervisor is not None:
-                say(f"{name}: already up")
             target.boot()
 
     def _create(self, name: str, suite: str | None, start: str | None) -> Target:
         """Reserve a name and an address, on a base or on a saved target."""
-        if start:
-            snapshot = self.lab.snapshot(start)
-            if suite not in (None, snapshot.suite):
-                raise TargetError(f"Saved target '{start}' is {snapshot.suite}, not {suite}; leave --suite away.")
-            suite, host_number, layers = snapshot.suite, snapshot.host, snapshot.layers
-        else:
-            suite = suite or rootfs.SUITES[0]
-            host_number, layers = FIRST_HOST, (rootfs.ensure(self.lab, suite),)
+        release = suite or rootfs.SUITES[0]
+        base = "" if start else rootfs.ensure(self.lab, release)
         with self.lab.lock("lab"):
-            machine = Machine(name, self.lab.free_host(host_number), suite, start or suite, layers)
+            below = self.lab.snapshot(start) if start else Snapshot(release, FIRST_HOST, release, (base,))
+            if suite not in (None, below.suite):
+                raise TargetError(f"Saved target '{start}' is {below.suite}, not {suite}; leave --suite away.")
+            machine = Machine(name, self.lab.free_host(below.host), below.suite, below.name, below.layers)
             self.lab.write_machine(machine)
-        target = Target(self.lab, machine)
-        target.create()
-        return target
+        return Target(self.lab, machine)
 
     def start(self, asked: argparse.Namespace) -> None:
         """Boot a stopped target."""
@@ -114,7 +105,7 @@ class Verbs:
                     self._remove(machine.name)
         network.remove(self.lab)
         if asked.purge:
-            shutil.rmtree(self.lab.root)
+            storage.delete(self.lab)
 
     def exec(self, asked: argparse.Namespace) -> int:
         """Run a command inside a target as root."""
@@ -232,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if asked.verb not in ("check", "install"):
             host.check()
-            lab.make()
+            storage.prepare(lab)
         return int(asked.action(asked) or 0)
     except TargetError as error:
         print(error, file=sys.stderr)

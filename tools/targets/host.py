@@ -19,6 +19,7 @@ _PROGRAMS = {
     "ssh-keygen": "openssh-client",
     "tar": "tar",
     "mount": "mount",
+    "mkfs.ext4": "e2fsprogs",
 }
 
 

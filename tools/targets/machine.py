@@ -77,20 +77,17 @@ class Target:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def create(self) -> None:
-        """Make the folders of a fresh, empty upper layer."""
-        for name in ("upper", "work", "root"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-
     def boot(self) -> None:
         """Boot it and wait until its services run and SSH answers."""
-        if self.supervisor is not None:
-            return
         began = time.monotonic()
         net = network.ensure(self.lab)
-        self._mount()
-        self._seed(net)
-        self._start(net)
+        if self.state == "running":
+            say(f"{self.machine.name}: already up at {self.address(net)}")
+            return
+        if self.state == "stopped":
+            self._mount()
+            self._seed(net)
+            self._start(net)
         self._wait(net)
         say(f"{self.machine.name}: running at {self.address(net)} after {time.monotonic() - began:.1f} s")
 
@@ -108,14 +105,15 @@ class Target:
         self._unmount()
         for name in ("upper", "work"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        self.create()
         self.boot()
 
     def remove(self) -> None:
         """Kill it and delete it."""
         self.kill()
         self._unmount()
-        shutil.rmtree(self.folder)
+        for name in ("upper", "work"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        shutil.rmtree(self.folder)  # the record goes last, so that an interrupted removal can be repeated
 
     def freeze(self, layer: str) -> Machine:
         """Stop it and turn all it wrote into the read-only layer `layer`, below a fresh empty one."""
@@ -124,7 +122,6 @@ class Target:
         (self.folder / "upper").rename(self.lab.layers / layer)
         shutil.rmtree(self.folder / "work")
         self.machine = replace(self.machine, layers=(layer, *self.machine.layers))
-        self.create()
         return self.machine
 
     def set_cable(self, plugged: bool) -> None:
@@ -165,6 +162,8 @@ class Target:
     def _mount(self) -> None:
         if os.path.ismount(self.root):
             return
+        for name in ("upper", "work", "root"):
+            (self.folder / name).mkdir(exist_ok=True)
         lower = ":".join(str(self.lab.layers / layer) for layer in self.machine.layers)
         options = f"lowerdir={lower},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
         run("mount", "-t", "overlay", "overlay", "-o", options, self.root)

@@ -61,8 +61,9 @@ def block() -> ipaddress.IPv4Network:
 def find(lab: Lab) -> Network | None:
     """The network the lab has now, if it has one."""
     for path in REGISTRY.glob("*.lab"):
-        if path.read_text() == str(lab.root):
-            return Network(block(), int(path.stem))
+        root, base = path.read_text().splitlines()
+        if root == str(lab.root):
+            return Network(ipaddress.IPv4Network(base), int(path.stem))
     return None
 
 
@@ -111,14 +112,14 @@ def _allocate(lab: Lab) -> Network:
     preferred = int(remembered.read_text()) if remembered.exists() else 1 + int(lab.id, 16) % 254
     with locked(REGISTRY / "lock"):
         for path in REGISTRY.glob("*.lab"):
-            if not Path(path.read_text()).exists():  # its checkout and state are gone
+            if not Path(path.read_text().splitlines()[0]).exists():  # its checkout and state are gone
                 path.unlink()
         used = _routed()
         for number in (preferred, *range(1, 255)):
             network = Network(base, number)
             owner = REGISTRY / f"{number}.lab"
             if not owner.exists() and not any(network.subnet.overlaps(other) for other in used):
-                write(owner, str(lab.root))
+                write(owner, f"{lab.root}\n{base}\n")
                 write(remembered, str(number))
                 return network
     raise TargetError(
