@@ -228,5 +228,8 @@ def main(arguments: Sequence[str]) -> int:
     except TargetError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"`{asked.verb}` could not go on: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130

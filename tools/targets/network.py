@@ -45,7 +45,7 @@ class Network:
 
 
 def block() -> ipaddress.IPv4Network:
-    """The /16 all labs of this machine take their networks from; TARGETS_NETWORK names another."""
+    """The /16 all labs of this machine take their networks from; TARGETS_NETWORK names another, before the first `up`."""
     text = os.environ.get("TARGETS_NETWORK", "10.77.0.0/16")
     try:
         network = ipaddress.IPv4Network(text)
@@ -61,9 +61,8 @@ def block() -> ipaddress.IPv4Network:
 def find(lab: Lab) -> Network | None:
     """The network the lab has now, if it has one."""
     for path in REGISTRY.glob("*.lab"):
-        root, base = path.read_text().splitlines()
-        if root == str(lab.root):
-            return Network(ipaddress.IPv4Network(base), int(path.stem))
+        if path.read_text() == str(lab.root):
+            return Network(block(), int(path.stem))
     return None
 
 
@@ -112,14 +111,14 @@ def _allocate(lab: Lab) -> Network:
     preferred = int(remembered.read_text()) if remembered.exists() else 1 + int(lab.id, 16) % 254
     with locked(REGISTRY / "lock"):
         for path in REGISTRY.glob("*.lab"):
-            if not Path(path.read_text().splitlines()[0]).exists():  # its checkout and state are gone
+            if not Path(path.read_text()).exists():  # its checkout and state are gone
                 path.unlink()
         used = _routed()
         for number in (preferred, *range(1, 255)):
             network = Network(base, number)
             owner = REGISTRY / f"{number}.lab"
             if not owner.exists() and not any(network.subnet.overlaps(other) for other in used):
-                write(owner, f"{lab.root}\n{base}\n")
+                write(owner, str(lab.root))
                 write(remembered, str(number))
                 return network
     raise TargetError(
