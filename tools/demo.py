@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools.simulator import CONTROL_PORT, PORT, Simulator
+from tools.simulator import Simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".cache" / "demo"
@@ -18,6 +18,7 @@ VARIABLES = STATE / "variables.json"
 HOST = "demo"
 CHANNELS = 20
 RATE = 5
+PORT = 8443
 
 
 def targets(*arguments: str) -> str:
@@ -69,7 +70,7 @@ def boot() -> str:
 def start_simulator(address: str) -> Simulator:
     """Start the simulator on this machine's side of the bridge and make the host's ready session once."""
     bridge = address.rsplit(".", 1)[0] + ".1"
-    simulator = Simulator(STATE / "simulator", bridge)
+    simulator = Simulator(STATE / "simulator", bridge, PORT)
     simulator.start("--channels", str(CHANNELS), "--rate", str(RATE))
     if not VARIABLES.exists():
         variables = {
@@ -80,9 +81,7 @@ def start_simulator(address: str) -> Simulator:
         }
         VARIABLES.touch(mode=0o600)
         VARIABLES.write_text(json.dumps(variables))
-    print(
-        f"The Telegram simulator posts {RATE} messages/s in {CHANNELS} channels (control: http://{bridge}:{CONTROL_PORT})"
-    )
+    print(f"The Telegram simulator posts {RATE} messages/s in {CHANNELS} channels (control: {simulator.control})")
     return simulator
 
 
@@ -142,7 +141,7 @@ def down() -> None:
     machines = json.loads(targets("inventory"))
     if HOST in machines:
         bridge = machines[HOST]["ansible_host"].rsplit(".", 1)[0] + ".1"
-        Simulator(STATE / "simulator", bridge).stop()
+        Simulator(STATE / "simulator", bridge, PORT).stop()
         targets("down", HOST)
     subprocess.run(["rm", "-rf", STATE], check=True)
     (ROOT / "inventories/demo/group_vars/all/telegram_secrets.yml").unlink(missing_ok=True)

@@ -14,18 +14,19 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-PORT = 8443
-CONTROL_PORT = 8444
-API_ID = 1
-API_HASH = "0" * 32
-
 
 class Simulator:
-    """The simulator whose state is in `folder`, listening on `address`."""
+    """The simulator whose state is in `folder`, listening on `port` of `address`, its control on the port above."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str, port: int) -> None:
         self.folder = folder
         self.address = address
+        self.port = port
+
+    @property
+    def control(self) -> str:
+        """The address of its control port."""
+        return f"http://{self.address}:{self.port + 1}"
 
     @property
     def _pid_file(self) -> Path:
@@ -76,7 +77,7 @@ class Simulator:
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request to the control port; the answer as JSON, or as text where it is none."""
         request = urllib.request.Request(  # always http, to our own process
-            f"http://{self.address}:{CONTROL_PORT}{path}",
+            f"{self.control}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
@@ -99,11 +100,11 @@ class Simulator:
         self._pid_file.unlink(missing_ok=True)
 
 
-def start_with_sessions(folder: Path, address: str, channels: int, sessions: list[str]) -> None:
-    """Start it and leave beside `folder` what a gateway needs: address, public-key, and session-NAME for each name."""
-    simulator = Simulator(folder, address)
+def start_with_sessions(simulator: Simulator, channels: int, sessions: list[str]) -> None:
+    """Start it and leave beside its folder what gateways need: address, public-key, and session-NAME for each name."""
+    folder = simulator.folder
     simulator.start("--channels", str(channels))
-    (folder.parent / "address").write_text(address)
+    (folder.parent / "address").write_text(simulator.address)
     (folder.parent / "public-key").write_text(simulator.ask("GET", "/public-key"))
     for name in sessions:
         path = folder.parent / f"session-{name}"
@@ -119,15 +120,16 @@ def main() -> None:
     start = verbs.add_parser("start", help="start it, make sessions")
     start.add_argument("folder", type=Path)
     start.add_argument("--address", required=True)
+    start.add_argument("--port", type=int, required=True)
     start.add_argument("--channels", type=int, default=20)
     start.add_argument("--sessions", nargs="*", default=[])
     stop = verbs.add_parser("stop", help="stop it")
     stop.add_argument("folder", type=Path)
     given = parser.parse_args()
     if given.verb == "start":
-        start_with_sessions(given.folder, given.address, given.channels, given.sessions)
+        start_with_sessions(Simulator(given.folder, given.address, given.port), given.channels, given.sessions)
     else:
-        Simulator(given.folder, "").stop()
+        Simulator(given.folder, "", 0).stop()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ POSTGRESQL = {"12": 15, "13": 17}
 
 def telegram() -> Simulator:
     """The simulator that `prepare` started."""
-    return Simulator(STATE / "simulator", (STATE / "address").read_text())
+    return Simulator(STATE / "simulator", (STATE / "address").read_text(), 8453)
 
 
 def sql(host: Host, statement: str) -> list[list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any
 
 import pytest
 from probe import run_python, sql, telegram, wait_until
@@ -46,26 +45,37 @@ END = """
 """
 
 
-def post(count: int, rate: int | None = None) -> set[tuple[int, int]]:
-    """Post `count` messages at once, or at `rate` a second; their keys."""
-    body: dict[str, Any] = {"count": count}
-    if rate:
-        body["rate"] = rate
-    sent = telegram().ask("POST", "/messages", body)["messages"]
-    return {(message["channel_id"], message["message_id"]) for message in sent}
+Keys = set[tuple[int, int]]
 
 
-def stored(host: Host, keys: set[tuple[int, int]]) -> Counter[tuple[int, int]]:
+def shown() -> Keys:
+    """The keys of everything that Telegram shows."""
+    messages = telegram().ask("GET", "/messages")["messages"]
+    return {(message["channel_id"], message["message_id"]) for message in messages}
+
+
+def post(rate: int | None = None) -> Keys:
+    """Post MESSAGES messages at once, or paced at `rate` a second; their keys."""
+    before = shown()
+    if rate is None:
+        telegram().ask("POST", "/messages", {"count": MESSAGES})
+    else:
+        telegram().ask("POST", "/load", {"rate": rate, "count": MESSAGES})
+        wait_until("the load posted", 60, lambda: not telegram().ask("GET", "/load")["running"])
+    return shown() - before
+
+
+def stored(host: Host, keys: Keys) -> Counter[tuple[int, int]]:
     """How often each of `keys` stands in the database."""
     return count(host, "telegram.messages", keys)
 
 
-def effects(host: Host, keys: set[tuple[int, int]]) -> Counter[tuple[int, int]]:
+def effects(host: Host, keys: Keys) -> Counter[tuple[int, int]]:
     """How often each of `keys` was processed by the worker with success."""
     return count(host, "telegram.processing", keys)
 
 
-def count(host: Host, table: str, keys: set[tuple[int, int]]) -> Counter[tuple[int, int]]:
+def count(host: Host, table: str, keys: Keys) -> Counter[tuple[int, int]]:
     """How many rows `table` has for each of `keys`."""
     lowest = min(message for _, message in keys)
     rows = sql(host, f"SELECT channel_id, message_id FROM {table} WHERE message_id >= {lowest}")  # noqa: S608  # our own numbers
@@ -73,7 +83,7 @@ def count(host: Host, table: str, keys: set[tuple[int, int]]) -> Counter[tuple[i
     return Counter({key: number for key, number in found.items() if key in keys})
 
 
-def once(keys: set[tuple[int, int]]) -> Counter[tuple[int, int]]:
+def once(keys: Keys) -> Counter[tuple[int, int]]:
     """Each key exactly once."""
     return Counter(dict.fromkeys(keys, 1))
 
@@ -81,7 +91,7 @@ def once(keys: set[tuple[int, int]]) -> Counter[tuple[int, int]]:
 @pytest.mark.requirement("GW-04", "WK-03")
 def test_each_message_is_stored_published_and_takes_effect_once(host: Host) -> None:
     run_python(host, WATCH.replace("STEP", BEGIN.strip()))
-    keys = post(MESSAGES)
+    keys = post()
     wait_until("every message stored", 60, lambda: stored(host, keys) == once(keys))
     wait_until("every effect", 60, lambda: effects(host, keys) == once(keys))
     published = Counter(tuple(key) for key in run_python(host, WATCH.replace("STEP", END.strip())))
@@ -91,8 +101,8 @@ def test_each_message_is_stored_published_and_takes_effect_once(host: Host) -> N
 @pytest.mark.requirement("GW-05", "GW-06", "GW-10", "WK-06")
 @pytest.mark.parametrize("service", SERVICES)
 def test_restarting_a_service_during_the_push_loses_and_doubles_nothing(host: Host, service: str) -> None:
-    keys: set[tuple[int, int]] = set()
-    pushing = threading.Thread(target=lambda: keys.update(post(MESSAGES, rate=250)))
+    keys: Keys = set()
+    pushing = threading.Thread(target=lambda: keys.update(post(rate=250)))
     pushing.start()
     host.check_output(f"systemctl restart {service}")
     pushing.join(timeout=60)
