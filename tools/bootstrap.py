@@ -38,7 +38,7 @@ def main(venv: Path, lock: Path) -> None:
         install_venv_package()
     print(f"Installing the tools into {venv} (once, a minute or two)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
-    pip = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip: list[str | Path] = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "--no-compile", "--require-hashes", "--requirement", lock], check=True)
 
 

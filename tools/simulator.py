@@ -45,16 +45,9 @@ class Simulator:
         """Start it unless it runs, and wait until it answers."""
         if self.pid() is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "telegram_stack.simulator.main", "--listen", self.address]
-            command += [
-                "--port",
-                str(PORT),
-                "--control-port",
-                str(CONTROL_PORT),
-                "--state",
-                str(self.folder),
-                *arguments,
-            ]
+            command = [sys.executable, "-m", "telegram_stack.simulator.main", "--state", str(self.folder), *arguments]
+            command += ["--listen", self.address, "--port", str(self.port)]
+            command += ["--control-listen", self.address, "--control-port", str(self.port + 1)]
             with (self.folder / "log").open("ab") as log:
                 process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
@@ -76,7 +69,7 @@ class Simulator:
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request to the control port; the answer as JSON, or as text where it is none."""
-        request = urllib.request.Request(  # always http, to our own process
+        request = urllib.request.Request(  # noqa: S310  # always http, to our own process
             f"{self.control}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
