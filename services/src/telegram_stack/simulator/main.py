@@ -114,3 +114,7 @@ def _named(address: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise CannotServeError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    main()
