@@ -14,6 +14,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+SERVICES = Path(__file__).resolve().parent.parent / "services" / "src"
+
 
 class Simulator:
     """The simulator whose state is in `folder`, listening on `port` of `address`, its control on the port above."""
@@ -50,7 +52,12 @@ class Simulator:
             command += ["--control-listen", self.address, "--control-port", str(self.port + 1)]
             with (self.folder / "log").open("ab") as log:
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    env=os.environ | {"PYTHONPATH": str(SERVICES)},
                 )
             self._pid_file.write_text(str(process.pid))
         self._wait()
