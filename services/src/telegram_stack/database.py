@@ -7,6 +7,7 @@ PgBouncer works in transaction mode, so nothing here keeps session state: no pre
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
@@ -31,7 +32,7 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Section ``[database]``. `timeout` is in seconds, for a free connection and for the server's answer alike."""
 
     user: str
-    password_file: str
+    password_file: str = "postgres-password"  # noqa: S105 - a file name
     host: str = "127.0.0.1"
     port: Port = 6434
     name: str = "telegram_gateway"
@@ -104,3 +105,14 @@ async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
 
 def _unavailable(error: Exception) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(str(error).strip().partition("\n")[0] or type(error).__name__)
+
+
+async def ping(pool: Pool) -> float:
+    """Seconds until the database has answered; raises DatabaseUnavailableError."""
+    started = time.perf_counter()
+
+    async def ask(connection: Connection) -> None:
+        await connection.execute("SELECT 1")
+
+    await transaction(pool, ask)
+    return time.perf_counter() - started

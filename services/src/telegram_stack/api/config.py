@@ -14,12 +14,17 @@ Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+
 
 
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Section ``[cache]``: Redis, whose primary the sentinels know. `sentinels` are ``host:port``."""
+    """Section ``[cache]``: Redis, whose primary the sentinels know.
 
-    password_file: str
+    `sentinels` are ``host:port``. `sentinel_user` and `sentinel_password_file` are for sentinels that ask for them.
+    """
+
+    password_file: str = "redis-password"  # noqa: S105 - a file name
     user: str = "telegram_api"
-    sentinels: tuple[Address, ...] = ("127.0.0.1:26379",)
+    sentinels: Annotated[tuple[Address, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1:26379",)
     sentinel_name: str = "telegram"
+    sentinel_user: str | None = None
+    sentinel_password_file: str | None = None
     timeout: Seconds = 0.5
 
 
@@ -47,7 +52,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     database: DatabaseConfig
-    cache: CacheConfig
+    cache: CacheConfig = CacheConfig()
     gateway: GatewayConfig = GatewayConfig()
     queue: QueueConfig = QueueConfig()
     tokens_file: str = "tokens"

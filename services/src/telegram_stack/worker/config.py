@@ -16,7 +16,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Section ``[queue]``: RabbitMQ. `prefetch` bounds what the worker holds unacknowledged."""
 
-    password_file: str
+    password_file: str = "rabbitmq-password"  # noqa: S105 - a file name
     user: str = "telegram_worker"
     host: str = "127.0.0.1"
     port: Port = 5672
@@ -53,7 +53,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     database: DatabaseConfig
-    queue: QueueConfig
+    queue: QueueConfig = QueueConfig()
     filter: FilterConfig = FilterConfig()
     mode: str = "queue"
     consumer: str = "signals"

@@ -1,0 +1,94 @@
+"""What every service's `main` does: read the config or say what is wrong with it, log, run until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import uvloop
+
+from telegram_stack import config as configuration
+from telegram_stack.observability import logging as json_logging
+
+_log = logging.getLogger(__name__)
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+OK, FAILED, BAD_CONFIG = 0, 1, 2
+
+
+def version() -> str:
+    """The installed version of this package; ``source`` when it runs from a source tree."""
+    try:
+        return metadata.version("telegram-stack")
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+def main(
+    name: str,
+    kind: type[T],
+    serve: Callable[[T, asyncio.Event], Coroutine[Any, Any, None]],
+    check: Callable[[T], list[str]] = lambda _config: [],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run the service `name` and return its exit code: 0 after a clean stop, 1 after a failure, 2 for a bad config.
+
+    `serve` gets the config and an event that SIGTERM or SIGINT sets, and must then return in time; a second signal
+    cancels it. `check` finds what the struct cannot know, a sentence a problem.
+    """
+    parser = argparse.ArgumentParser(prog=name)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML file")
+    parser.add_argument("--check", action="store_true", help="validate the file and exit: 0 when good, 2 when bad")
+    options = parser.parse_args(arguments)
+    try:
+        config = configuration.load(options.config, kind)
+        problems = check(config)
+        if problems:
+            raise configuration.ConfigError(options.config, problems)
+        if options.check:
+            sys.stdout.write(f"{options.config}: valid\n")
+            return OK
+        json_logging.setup(name, getattr(config, "log_level", "info"))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_until_stopped(serve, config))
+    except configuration.ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return BAD_CONFIG
+
+
+async def _until_stopped(serve: Callable[[T, asyncio.Event], Coroutine[Any, Any, None]], config: T) -> int:
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(config, stop), name="serve")
+
+    def on_signal() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await task
+    except asyncio.CancelledError:
+        _log.warning("stopped at once by a second signal")
+        return FAILED
+    except configuration.ConfigError:
+        raise
+    except OSError as error:
+        _log.error("cannot run: %s", error.strerror or error)
+        return FAILED
+    except Exception:
+        _log.exception("failed")
+        return FAILED
+    return OK
