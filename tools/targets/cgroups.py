@@ -8,14 +8,31 @@ unified hierarchy of current distributions): delegation exists, nspawn does it a
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tools.targets.process import Process, wait_until
+from tools.targets.process import Process
 from tools.targets.report import say
 
 ROOT = Path("/sys/fs/cgroup")
 _LIMITING = ("cpu", "cpuacct", "pids", "memory")
+_SCOPE = ("systemd-run", "--quiet", "--scope", "--collect")
+
+# Shell that runs its arguments behind "--", inside the groups named before it, again for as long as they end with the
+# code by which systemd-nspawn --keep-unit says that the target wants to boot again. The groups are new for each boot
+# and the shell itself stays outside: version 2 allows no process beside divided groups.
+SUPERVISOR = """
+groups=; while [ "$1" != -- ]; do groups="$groups $1"; shift; done; shift
+while :; do
+  for group in $groups; do mkdir -p "$group" || exit 1; done
+  ( for group in $groups; do echo 0 >"$group/cgroup.procs" || exit 1; done; exec "$@" ); code=$?
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    left=; for group in $groups; do
+      [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || left=$group; done
+    [ -n "$left" ] || break; sleep 0.1
+  done
+  [ $code = 133 ] || exit $code
+done
+"""
 
 
 def is_unified() -> bool:
@@ -36,32 +53,35 @@ def groups(name: str) -> list[Path]:
     only track processes at their top, because systemd-nspawn moves itself within them.
     """
     if is_unified():
-        return [] if _systemd_runs() else [ROOT / name]
+        return [] if systemd_runs() else [ROOT / name]
     own = _own_paths()
     limiting = [ROOT / each / own.get(each, "/").lstrip("/") / name for each in _LIMITING if (ROOT / each).is_dir()]
     return limiting + [ROOT / each / name for each in ("systemd", "unified") if (ROOT / each).is_dir()]
 
 
-def make(made: Sequence[Path]) -> None:
-    """Create the groups, empty."""
-    for group in made:
-        group.mkdir(parents=True, exist_ok=True)
-    if is_unified() and made:
+def prepare() -> None:
+    """Hand the limiting controllers of version 2 on to our groups, where no systemd does."""
+    if is_unified() and not systemd_runs():
         try:
             (ROOT / "cgroup.subtree_control").write_text("+cpu +memory +pids")
         except OSError as error:
             say(f"warning: limits of units will not be enforced in targets, {ROOT} hands on no controllers ({error})")
 
 
-def launcher(name: str) -> list[str]:
+def delegated(name: str) -> list[str]:
     """Command prefix that starts systemd-nspawn in a group it may divide.
 
     For machines with the unified hierarchy: where systemd is PID 1 it owns the tree, so it is asked for a delegated
     scope. Elsewhere (version 1, or no systemd) the groups of `groups` serve and no prefix is needed.
     """
-    if is_unified() and _systemd_runs():
-        return ["systemd-run", "--quiet", "--scope", "--collect", f"--unit={name}", "--property=Delegate=yes", "--"]
-    return []
+    return (
+        [*_SCOPE, f"--description={name}", "--property=Delegate=yes", "--"] if is_unified() and systemd_runs() else []
+    )
+
+
+def detached(name: str) -> list[str]:
+    """Command prefix that keeps a background process alive when the login or job that started it ends."""
+    return [*_SCOPE, f"--description={name}", "--"] if systemd_runs() else []
 
 
 def init() -> list[str]:
@@ -83,23 +103,6 @@ def join(leader: Process) -> None:
                 (ROOT / folder / path.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def remove(made: Sequence[Path]) -> None:
-    """Delete the groups; the kernel needs a moment to forget the last processes."""
-    wait_until(lambda: not _left(made), 3, every=0.1)
-
-
-def _left(made: Sequence[Path]) -> bool:
-    for group in made:
-        for folder in _deepest_first(group):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-    return any(group.exists() for group in made)
-
-
-def _deepest_first(group: Path) -> Iterator[Path]:
-    for path, _, _ in os.walk(group, topdown=False):
-        yield Path(path)
-
-
-def _systemd_runs() -> bool:
+def systemd_runs() -> bool:
+    """Whether systemd is this machine's PID 1."""
     return Path("/run/systemd/system").is_dir()

@@ -18,12 +18,6 @@ from tools.targets.report import say
 
 BOOT_SECONDS = 90
 _STOP_SECONDS = 60
-_REBOOT = 133  # what systemd-nspawn --keep-unit leaves with when the target wants to boot again
-# Joins the groups given before "--", then boots for as long as the target asks to be booted.
-_SUPERVISOR = (
-    'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 1; shift; done; shift;'
-    f' while :; do "$@"; [ $? = {_REBOOT} ] || break; done'
-)
 _HOSTS_BEGIN, _HOSTS_END = "# targets of this lab", "# end of targets"
 
 
@@ -141,11 +135,8 @@ class Target:
         path = self.root / "etc/hosts"
         if not os.path.ismount(self.root):
             return
-        text = path.read_text() if path.exists() else "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-        block = f"{_HOSTS_BEGIN}\n{names}{_HOSTS_END}\n"
-        before, found, rest = text.partition(f"{_HOSTS_BEGIN}\n")
-        after = rest.partition(f"{_HOSTS_END}\n")[2] if found else ""
-        if (changed := before + block + after) != text:
+        text = path.read_text() if path.exists() else ""
+        if (changed := with_targets(text, names)) != text:
             write(path, changed)
 
     # -- steps --------------------------------------------------------------------------------------------------
@@ -186,19 +177,27 @@ class Target:
         write_all_hosts(self.lab, net)
 
     def _start(self, net: Network) -> None:
-        unit = f"telegram-stack-{self.lab.id}-{self.machine.name}"
-        made = cgroups.groups(unit)
-        cgroups.make(made)
+        cgroups.prepare()
+        name = f"telegram-stack-{self.lab.id}-{self.machine.name}"
         nspawn = [
-            *cgroups.launcher(unit),
+            *cgroups.delegated(name),
             *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+3"),
             *(f"--machine={self._short}", f"--hostname={self.machine.name}", f"--directory={self.root}"),
             *(f"--network-bridge={net.bridge}", "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--"),
             *cgroups.init(),
         ]
+        groups = [str(group) for group in cgroups.groups(name)]
         (self.folder / "booted").unlink(missing_ok=True)
-        write(self.folder / "groups", "".join(f"{group}\n" for group in made))
-        supervised = ["/bin/sh", "-c", _SUPERVISOR, unit, *(str(group) for group in made), "--", *nspawn]
+        supervised = [
+            *cgroups.detached(f"{name} supervisor"),
+            "/bin/sh",
+            "-c",
+            cgroups.SUPERVISOR,
+            name,
+            *groups,
+            "--",
+            *nspawn,
+        ]
         spawn(supervised, self.console).remember(self.folder / "supervisor.pid")
 
     def _wait(self, net: Network) -> None:
@@ -242,10 +241,6 @@ class Target:
                     supervisor.ended(10)
         for name in ("supervisor.pid", "booted"):
             (self.folder / name).unlink(missing_ok=True)
-        remembered = self.folder / "groups"
-        if remembered.exists():
-            cgroups.remove([Path(line) for line in remembered.read_text().splitlines()])
-            remembered.unlink()
 
 
 def write_all_hosts(lab: Lab, net: Network) -> None:
@@ -255,6 +250,15 @@ def write_all_hosts(lab: Lab, net: Network) -> None:
         names = "".join(f"{net.address(machine.host)} {machine.name}\n" for machine in machines)
         for machine in machines:
             Target(lab, machine).write_hosts(names)
+
+
+def with_targets(hosts: str, names: str) -> str:
+    """The text of an /etc/hosts with `names` as its block of targets, other lines as they are."""
+    before, found, rest = hosts.partition(f"{_HOSTS_BEGIN}\n")
+    after = rest.partition(f"{_HOSTS_END}\n")[2] if found else ""
+    if not before:
+        before = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+    return f"{before}{_HOSTS_BEGIN}\n{names}{_HOSTS_END}\n{after}"
 
 
 def _is_init(process: Process) -> bool:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.targets import cgroups
 from tools.targets.errors import TargetError
 from tools.targets.lab import CHECKOUT, Lab, cache, locked, write
 from tools.targets.process import Process, run, spawn, succeeds, wait_until
@@ -45,7 +46,7 @@ class Network:
 
 
 def block() -> ipaddress.IPv4Network:
-    """The /16 all labs of this machine take their networks from; TARGETS_NETWORK names another, before the first `up`."""
+    """The /16 all labs take their networks from; TARGETS_NETWORK names another, the same one for every verb."""
     text = os.environ.get("TARGETS_NETWORK", "10.77.0.0/16")
     try:
         network = ipaddress.IPv4Network(text)
@@ -151,7 +152,7 @@ def _ensure_proxy(lab: Lab, network: Network) -> None:
         str(PROXY_PORT),
         str(cache() / "apt"),
     ]
-    process = spawn(command, log, cwd=CHECKOUT)
+    process = spawn([*cgroups.detached(f"telegram-stack-{lab.id} apt proxy"), *command], log, cwd=CHECKOUT)
     process.remember(remembered)
     wait_until(lambda: not process.alive or accepts(network.address(1), PROXY_PORT), 15)
     if not process.alive or not accepts(network.address(1), PROXY_PORT):
