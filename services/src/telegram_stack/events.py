@@ -18,7 +18,8 @@ SCHEMA_VERSION = 1
 
 Kind = Literal["new", "edit", "delete"]
 
-MessageType = Literal["text", "photo", "video", "document", "voice", "audio", "sticker", "poll", "webpage", "other"]
+MessageType = Literal["text", "photo", "video", "document", "voice", "audio", "sticker", "poll", "other"]
+"""A text with a link preview is a text."""
 
 _HASH_BITS = 20
 
@@ -32,6 +33,7 @@ class Media(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``size`` is in bytes, ``duration`` in seconds, ``width`` and ``height`` in pixels.
     ``access_hash`` is Telegram's, valid for the account that received the message.
+    ``title`` is a poll's question or a piece of music's name, ``options`` are a poll's answers.
     """
 
     type: str
@@ -43,10 +45,12 @@ class Media(msgspec.Struct, frozen=True, omit_defaults=True):
     duration: float | None = None
     width: int | None = None
     height: int | None = None
+    title: str | None = None
+    options: tuple[str, ...] = ()
 
 
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a message shows: everything that an edit may change."""
+    """What a message shows: everything that an edit may change. Entities count in UTF-16 units, as Telegram does."""
 
     text: str = ""
     message_type: MessageType = "text"
@@ -129,10 +133,9 @@ def decode(body: bytes) -> Event:
 
     Raises UnknownSchemaError for a newer schema, msgspec.DecodeError for anything that is no event.
     """
-    if _header_decoder.decode(body).schema_version > SCHEMA_VERSION:
-        raise UnknownSchemaError(
-            f"event schema {_header_decoder.decode(body).schema_version} is newer than {SCHEMA_VERSION}: upgrade this service"
-        )
+    version = _header_decoder.decode(body).schema_version
+    if version > SCHEMA_VERSION:
+        raise UnknownSchemaError(f"event schema {version} is newer than {SCHEMA_VERSION}: upgrade this service")
     return _decoder.decode(body)
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from telegram_stack.database import DatabaseConfig, Port
-from telegram_stack.topology import consumer_queue
+from telegram_stack.sinks.cache import CacheConfig
+from telegram_stack.sinks.queue import QueueConfig
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -63,39 +63,6 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     group_limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
     retain: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     pending_limit: Count = 50_000
-
-
-class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Section ``[queue]``: RabbitMQ, or none at all with ``enabled = false``. `timeout` is that of a confirm."""
-
-    enabled: bool = True
-    password_file: str = "rabbitmq-password"  # noqa: S105 - a file name
-    user: str = "telegram_gateway"
-    host: str = "127.0.0.1"
-    port: Port = 5672
-    vhost: str = "telegram"
-    timeout: Seconds = 10.0
-
-
-class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Section ``[cache]``: Redis, whose primary the sentinels know.
-
-    `sentinels` are ``host:port``. `sentinel_user` and `sentinel_password_file` are for sentinels that ask for them.
-    `consumers` names those that poll: each has its sets of messages it has not processed yet.
-    """
-
-    password_file: str = "redis-password"  # noqa: S105 - a file name
-    user: str = "telegram_gateway"
-    sentinels: Annotated[tuple[Address, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1:26379",)
-    sentinel_name: str = "telegram"
-    sentinel_user: str | None = None
-    sentinel_password_file: str | None = None
-    consumers: tuple[str, ...] = ("signals",)
-    timeout: Seconds = 0.5
-
-    def __post_init__(self) -> None:
-        for consumer in self.consumers:
-            consumer_queue(consumer)
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):

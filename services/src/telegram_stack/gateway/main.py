@@ -1,0 +1,238 @@
+"""telegram-gateway: from Telegram through the spool into database, queue and cache."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from telegram_stack import program
+from telegram_stack.config import ConfigError, load, read_secret
+from telegram_stack.database import open_pool
+from telegram_stack.gateway.app import application
+from telegram_stack.gateway.config import GatewayConfig
+from telegram_stack.gateway.health import HealthCheck
+from telegram_stack.gateway.metrics import Metrics
+from telegram_stack.gateway.trace import Trace
+from telegram_stack.observability.http import serve
+from telegram_stack.observability.systemd import notify, watchdog
+from telegram_stack.sinks.base import Observer, Sink, SinkUnavailableError, drain
+from telegram_stack.sinks.cache import CacheSink, primary
+from telegram_stack.sinks.database import DatabaseSink
+from telegram_stack.sinks.queue import QueueSink
+from telegram_stack.spool import Entry, Spool
+from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.session import SessionError, SessionFile
+from telegram_stack.telegram.source import Server, TelegramSource
+
+log = logging.getLogger(__name__)
+
+_NAME = "telegram-gateway"
+_CREDENTIALS = f"/etc/telegram-stack/credentials/{_NAME}"
+_REGISTRY_SECONDS = 30.0
+
+
+def main() -> int:
+    """Run the gateway, or one of its commands."""
+    if "import-session" in sys.argv[1:]:
+        return import_session(sys.argv[1:])
+    return program.main(_NAME, GatewayConfig, run)
+
+
+def import_session(arguments: Sequence[str]) -> int:
+    """Read a Telethon string session from stdin and keep it encrypted."""
+    parser = argparse.ArgumentParser(prog=_NAME, description=import_session.__doc__)
+    parser.add_argument("command", choices=["import-session"])
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the gateway's TOML file")
+    parser.add_argument("--replace", action="store_true", help="put it in the place of the one that is there")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("CREDENTIALS_DIRECTORY", _CREDENTIALS)
+    try:
+        config = load(options.config, GatewayConfig)
+        session = SessionFile(config.session_path, read_secret(config.telegram.session_key_file))
+        session.write(sys.stdin.read().strip(), replace=options.replace)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return program.BAD_CONFIG
+    except SessionError as error:
+        sys.stderr.write(f"{error}\n")
+        return program.FAILED
+    sys.stdout.write(f"the session is at {config.session_path}; a running gateway takes it within seconds\n")
+    return program.OK
+
+
+class _Observers(Observer):
+    """Tells several."""
+
+    def __init__(self, metrics: Metrics, health: HealthCheck, trace: Trace) -> None:
+        self._metrics, self._health, self._trace = metrics, health, trace
+
+    def written(self, sink: str, entries: Sequence[Entry]) -> None:
+        """`entries` are durable downstream."""
+        self._metrics.written(sink, entries)
+        self._health.written(sink, entries)
+        self._trace.written(sink, entries)
+
+    def unavailable(self, sink: str, reason: str) -> None:
+        """The sink was tried in vain."""
+        self._metrics.unavailable(sink, reason)
+        self._health.unavailable(sink, reason)
+        log.warning("%s is unavailable: %s", sink, reason, extra={"sink": sink})
+
+    def rejected(self, sink: str, entries: Sequence[Entry], reason: str) -> None:
+        """`entries` went into quarantine."""
+        self._metrics.rejected(sink, entries, reason)
+        keys = [list(entry.event.key) for entry in entries]
+        log.error("%s refuses %d events for good: %s", sink, len(entries), reason, extra={"sink": sink, "keys": keys})
+
+
+async def run(config: GatewayConfig, stop: asyncio.Event) -> None:
+    """Work until `stop`, then hand everything over within `stop_seconds`.
+
+    Raises ConfigError for a secret that is missing, SessionError when another gateway has the session.
+    """
+    session = SessionFile(config.session_path, read_secret(config.telegram.session_key_file))
+    api_hash = read_secret(config.telegram.api_hash_file)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+
+    async with AsyncExitStack() as stack:
+        stack.enter_context(session.locked())
+        names = ["database", "queue", "cache"] if config.queue.enabled else ["database", "cache"]
+        spool = Spool(
+            config.spool_path,
+            names,
+            linger_ms=config.spool.linger_ms,
+            group_limit=config.spool.group_limit,
+            retain=config.spool.retain,
+            pending_limit=config.spool.pending_limit,
+        )
+        await spool.open()
+        stack.push_async_callback(_close_spool, spool)
+        channels = Channels(spool.stored_channels(), config.telegram.channels)
+        metrics = Metrics(registry, spool, channels, names)
+        spool.on_commit = metrics.committed
+        source = TelegramSource(
+            session,
+            channels,
+            spool,
+            metrics,
+            api_id=config.telegram.api_id,
+            api_hash=api_hash,
+            version=program.version(),
+            server=_server(config),
+            history_depth=config.telegram.history_depth,
+            connect_timeout=config.telegram.connect_timeout,
+            watchdog_seconds=config.telegram.watchdog_seconds,
+        )
+        database = await _database_sink(config, channels)
+        sinks: list[Sink] = [database, *_other_sinks(config)]
+        for sink in sinks:
+            stack.push_async_callback(sink.close)
+        health = HealthCheck(source, spool, channels, names, program.version())
+        trace = Trace()
+        observers = _Observers(metrics, health, trace)
+        app = application(health, metrics, registry, trace)
+        services = [
+            asyncio.create_task(serve(app, config.bind_address, config.port, lambda _port: _ready()), name="http"),
+            asyncio.create_task(_follow_registry(database, channels, spool), name="registry"),
+            asyncio.create_task(watchdog(lambda: spool.running), name="watchdog"),
+        ]
+        receiving = asyncio.create_task(source.run(), name="telegram")
+        drains = [
+            asyncio.create_task(drain(sink, spool, observers, batch_size=config.batch_size), name=sink.name)
+            for sink in sinks
+        ]
+        try:
+            await _stop_or_failure(stop, [receiving, *drains, services[0]])
+            notify("STOPPING=1")
+            log.info("stopping")
+            await _hand_over(receiving, spool, names, config.stop_seconds)
+        finally:
+            await _cancel([receiving, *drains, *services])
+
+
+def _ready() -> None:
+    log.info("ready")
+    notify("READY=1")
+
+
+async def _stop_or_failure(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for `stop`; raises what a task raised that should have gone on for ever."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+    for task in done - {stopping}:
+        await task
+        raise RuntimeError(f"{task.get_name()} has ended")
+
+
+async def _hand_over(receiving: asyncio.Task[None], spool: Spool, sinks: Sequence[str], limit: float) -> None:
+    """Take what has arrived into the spool, and what is in the spool to the sinks, as far as time allows."""
+    try:
+        async with asyncio.timeout(limit):
+            await _cancel([receiving])
+            await spool.commit()
+            await spool.drained()
+    except TimeoutError:
+        waiting = {sink: spool.lag(sink) for sink in sinks}
+        log.warning("not everything is delivered: the spool keeps it for the next start", extra={"waiting": waiting})
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _close_spool(spool: Spool) -> None:
+    lost = await spool.close()
+    if lost:
+        log.error("%d events could not be written to the spool: history brings the new ones again", lost)
+    log.info("stopped")
+
+
+def _server(config: GatewayConfig) -> Server | None:
+    telegram = config.telegram
+    if (
+        telegram.server_address is None
+        or telegram.server_port is None
+        or telegram.server_dc_id is None
+        or telegram.server_public_key is None
+    ):
+        return None
+    return Server(telegram.server_address, telegram.server_port, telegram.server_dc_id, telegram.server_public_key)
+
+
+async def _database_sink(config: GatewayConfig, channels: Channels) -> DatabaseSink:
+    pool = await open_pool(config.database, _NAME)
+    return DatabaseSink(pool, lambda: channels.known, register=config.telegram.channels == "all")
+
+
+def _other_sinks(config: GatewayConfig) -> Iterator[Sink]:
+    if config.queue.enabled:
+        yield QueueSink(config.queue, read_secret(config.queue.password_file))
+    cache = config.cache
+    sentinel_password = None if cache.sentinel_password_file is None else read_secret(cache.sentinel_password_file)
+    yield CacheSink(primary(cache, read_secret(cache.password_file), sentinel_password), cache.consumers)
+
+
+async def _follow_registry(database: DatabaseSink, channels: Channels, spool: Spool) -> None:
+    """Mirror which channels are registered and active; without the database the last known state holds."""
+    while True:
+        try:
+            spool.append(channels=channels.register(await database.registered()))
+        except SinkUnavailableError as error:
+            log.info("the channel registry cannot be read: %s", error)
+        await asyncio.sleep(_REGISTRY_SECONDS)

@@ -1,0 +1,174 @@
+"""The gateway's metrics. Legacy names stay where their meaning does; every other name has its unit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from telegram_stack.events import Event
+from telegram_stack.observability.metrics import BATCH_BUCKETS, LATENCY_BUCKETS
+from telegram_stack.sinks.base import Observer
+from telegram_stack.spool import Entry, Spool
+from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.source import Reception
+
+_DELAY_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600)
+
+
+class Metrics(Reception, Observer):
+    """Counts what source, spool and sinks report; `refresh` reads the rest when it is asked for."""
+
+    def __init__(self, registry: CollectorRegistry, spool: Spool, channels: Channels, sinks: Sequence[str]) -> None:
+        self._spool = spool
+        self._channels = channels
+        self._sinks = tuple(sinks)
+
+        self._connection = Gauge("telegram_connection_status", "1 while connected to Telegram", registry=registry)
+        self._reconnects = Counter("telegram_reconnects", "Connections to Telegram that ended", registry=registry)
+        self._messages = Counter(
+            "telegram_messages_received", "New messages received live", ["channel_id"], registry=registry
+        )
+        self._events = Counter("telegram_events_received", "Live updates taken", ["kind"], registry=registry)
+        self._not_converted = Counter(
+            "telegram_updates_not_understood", "Updates and messages that could not be converted", registry=registry
+        )
+        self._delay = Histogram(
+            "telegram_delay_seconds",
+            "From Telegram's date of a new message (whole seconds) to its receipt",
+            buckets=_DELAY_BUCKETS,
+            registry=registry,
+        )
+        self._last_event = Gauge(
+            "telegram_last_event_timestamp_seconds", "When the last live update came", registry=registry
+        )
+        self._recovered = Counter("telegram_recovered_messages", "Messages read from history", registry=registry)
+        self._open = Gauge("telegram_recovery_channels", "Channels whose history is being read", registry=registry)
+        self._flood = Counter("telegram_flood_wait_seconds", "Pauses that Telegram asked for", registry=registry)
+
+        self._commit = Histogram(
+            "telegram_spool_commit_seconds",
+            "Time of a group's commit, its fsync included",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self._group = Histogram(
+            "telegram_spool_group_events", "Events in a commit group", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self._pending = Gauge("telegram_spool_pending_events", "Events that wait for their commit", registry=registry)
+        self._bytes = Gauge("telegram_spool_bytes", "Size of the spool on disk", registry=registry)
+        self._last_seq = Gauge("telegram_spool_last_sequence", "Newest entry of the spool", registry=registry)
+
+        self._cursor = Gauge("telegram_sink_cursor_sequence", "Last entry done", ["sink"], registry=registry)
+        self._lag = Gauge("telegram_sink_lag_events", "Entries a sink is behind", ["sink"], registry=registry)
+        self._oldest = Gauge(
+            "telegram_sink_oldest_waiting_seconds",
+            "Age of the first entry that a sink has not done",
+            ["sink"],
+            registry=registry,
+        )
+        self._available = Gauge(
+            "telegram_sink_available", "1 when the last write succeeded", ["sink"], registry=registry
+        )
+        self._written = Counter("telegram_sink_events", "Entries done", ["sink"], registry=registry)
+        self._quarantined = Gauge(
+            "telegram_sink_quarantined_events", "Events that a sink refused for good", ["sink"], registry=registry
+        )
+        self._published = Counter("telegram_messages_published", "Events that the queue confirmed", registry=registry)
+        self._failures = Counter(
+            "telegram_publish_failures", "Failed writes to the queue", ["reason"], registry=registry
+        )
+        self._retries = Counter("telegram_retry_attempts", "Writes to be repeated", ["sink"], registry=registry)
+        self._failure_queue = Gauge(
+            "telegram_failure_queue_size", "Events that wait for the sink that is furthest behind", registry=registry
+        )
+        self._stage = Histogram(
+            "telegram_stage_seconds",
+            "From the receipt of an event to the end of a stage: spool, database, queue, cache",
+            ["stage"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        for sink in self._sinks:
+            for metric in (self._written, self._retries, self._available):
+                metric.labels(sink)
+
+    # What the source reports
+
+    def received(self, event: Event) -> None:
+        """An update became an event."""
+        self._events.labels(event.kind).inc()
+        self._last_event.set_to_current_time()
+        if event.kind == "new":
+            self._messages.labels(str(event.channel_id)).inc()
+            if event.message_date is not None:
+                self._delay.observe(max(0.0, (event.received_at - event.message_date).total_seconds()))
+
+    def not_converted(self, channel_id: int | None) -> None:
+        """An update or message could not be understood."""
+        self._not_converted.inc()
+
+    def recovered(self, messages: int) -> None:
+        """So many messages came from history."""
+        self._recovered.inc(messages)
+
+    def flood_wait(self, seconds: int) -> None:
+        """Telegram asked for a pause."""
+        self._flood.inc(seconds)
+
+    def connected(self, up: bool) -> None:
+        """The connection came or went."""
+        self._connection.set(up)
+        if not up:
+            self._reconnects.inc()
+
+    # What spool and sinks report
+
+    def committed(self, events: int, seconds: float) -> None:
+        """A group is on disk. Called in the spool's thread."""
+        self._commit.observe(seconds)
+        self._group.observe(events)
+
+    def written(self, sink: str, entries: Sequence[Entry]) -> None:
+        """`entries` are durable downstream."""
+        if not entries:
+            return
+        now = time.time()
+        self._available.labels(sink).set(1)
+        self._written.labels(sink).inc(len(entries))
+        if sink == "queue":
+            self._published.inc(len(entries))
+        stage = self._stage.labels(sink)
+        for entry in entries:
+            received = entry.event.received_at.timestamp()
+            stage.observe(max(0.0, now - received))
+            if sink == self._sinks[0]:
+                self._stage.labels("spool").observe(max(0.0, entry.spooled_at - received))
+
+    def unavailable(self, sink: str, reason: str) -> None:
+        """The sink was tried in vain."""
+        self._available.labels(sink).set(0)
+        self._retries.labels(sink).inc()
+        if sink == "queue":
+            self._failures.labels("unavailable").inc()
+
+    def rejected(self, sink: str, entries: Sequence[Entry], reason: str) -> None:
+        """`entries` went into quarantine."""
+        if sink == "queue":
+            self._failures.labels("rejected").inc(len(entries))
+
+    async def refresh(self) -> None:
+        """Bring the gauges up to date."""
+        quarantined = await self._spool.quarantined()
+        for sink in self._sinks:
+            oldest = await self._spool.oldest_waiting(sink)
+            self._cursor.labels(sink).set(self._spool.cursor(sink))
+            self._lag.labels(sink).set(self._spool.lag(sink))
+            self._oldest.labels(sink).set(0 if oldest is None else max(0.0, time.time() - oldest))
+            self._quarantined.labels(sink).set(quarantined.get(sink, 0))
+        self._failure_queue.set(max((self._spool.lag(sink) for sink in self._sinks), default=0))
+        self._pending.set(self._spool.pending)
+        self._bytes.set(self._spool.size())
+        self._last_seq.set(self._spool.last_seq)
+        self._open.set(len(self._channels.open))

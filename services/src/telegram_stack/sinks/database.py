@@ -1,0 +1,212 @@
+"""The database sink: the only writer of ``telegram.messages`` and ``telegram.tombstones``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+
+from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, transaction
+from telegram_stack.events import Event
+from telegram_stack.ids import row_id
+from telegram_stack.sinks.base import RejectedEventsError, SinkUnavailableError, latest
+from telegram_stack.spool import Channel, Entry
+
+Channels = Callable[[], Mapping[int, Channel]]
+
+_COLUMNS = {
+    "id": "uuid",
+    "channel_id": "bigint",
+    "message_id": "bigint",
+    "message_date": "timestamptz",
+    "version": "bigint",
+    "source": "text",
+    "message_type": "text",
+    "text": "text",
+    "entities": "jsonb",
+    "sender_id": "bigint",
+    "reply_to": "jsonb",
+    "forward": "jsonb",
+    "grouped_id": "bigint",
+    "topic_id": "bigint",
+    "media": "jsonb",
+    "link_preview": "jsonb",
+    "edit_date": "timestamptz",
+    "received_at": "timestamptz",
+}
+_KEY = ("id", "channel_id", "message_id", "message_date")
+
+# An array a column: the statement's text stays the same for any number of rows.
+_ARRAYS = ", ".join(f"%s::{'text' if kind == 'jsonb' else kind}[]" for kind in _COLUMNS.values())
+_VALUES = ", ".join(f"e.{name}::jsonb" if kind == "jsonb" else f"e.{name}" for name, kind in _COLUMNS.items())
+
+_UPSERT_MESSAGES = f"""
+INSERT INTO telegram.messages ({", ".join(_COLUMNS)}, deleted_at)
+SELECT {_VALUES}, t.deleted_at
+FROM unnest({_ARRAYS}) AS e ({", ".join(_COLUMNS)})
+LEFT JOIN telegram.tombstones t ON t.channel_id = e.channel_id AND t.message_id = e.message_id
+ORDER BY e.channel_id, e.message_id
+ON CONFLICT (channel_id, message_id, message_date) DO UPDATE SET
+  {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _KEY)},
+  stored_at = now(),
+  deleted_at = coalesce(messages.deleted_at, excluded.deleted_at)
+WHERE excluded.version > messages.version
+"""  # noqa: S608 - the column names above
+
+_INSERT_TOMBSTONES = """
+INSERT INTO telegram.tombstones (channel_id, message_id, deleted_at, received_at)
+SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
+ON CONFLICT (channel_id, message_id) DO NOTHING
+"""
+
+_MARK_DELETED = """
+UPDATE telegram.messages m SET deleted_at = e.deleted_at
+FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[]) AS e (channel_id, message_id, deleted_at)
+WHERE m.channel_id = e.channel_id AND m.message_id = e.message_id AND m.deleted_at IS NULL
+"""
+
+_CHANNEL_ARRAYS = "unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::integer[])"
+
+_UPSERT_CHANNELS = f"""
+INSERT INTO telegram.channels AS c (channel_id, title, username, last_message_id, last_pts)
+SELECT * FROM {_CHANNEL_ARRAYS}
+ON CONFLICT (channel_id) DO UPDATE SET
+  title = coalesce(excluded.title, c.title), username = coalesce(excluded.username, c.username),
+  last_message_id = greatest(excluded.last_message_id, c.last_message_id),
+  last_pts = greatest(excluded.last_pts, c.last_pts), updated_at = now()
+"""  # noqa: S608 - the constant above
+
+_UPDATE_CHANNELS = f"""
+UPDATE telegram.channels c SET
+  title = coalesce(e.title, c.title), username = coalesce(e.username, c.username),
+  last_message_id = greatest(e.last_message_id, c.last_message_id),
+  last_pts = greatest(e.last_pts, c.last_pts), updated_at = now()
+FROM {_CHANNEL_ARRAYS} AS e (channel_id, title, username, last_message_id, last_pts)
+WHERE c.channel_id = e.channel_id
+"""  # noqa: S608 - the constant above
+
+
+class DatabaseSink:
+    """Set-based upserts, sorted by key (unsorted concurrent batches deadlock), one transaction a batch."""
+
+    name = "database"
+
+    def __init__(self, pool: Pool, channels: Channels, *, register: bool) -> None:
+        """`channels` tells what is known of each channel; `register` adds those that the table does not have."""
+        self._pool = pool
+        self._channels = channels
+        self._upsert_channels = _UPSERT_CHANNELS if register else _UPDATE_CHANNELS
+
+    async def write(self, batch: Sequence[Entry]) -> None:
+        """Store the batch; what the server refuses for its content is found by halving."""
+        messages = [entry.event for entry in latest([entry for entry in batch if entry.event.kind != "delete"])]
+        deletions = [entry.event for entry in latest([entry for entry in batch if entry.event.kind == "delete"])]
+
+        async def work(connection: Connection) -> None:
+            if deletions:
+                await connection.execute(_INSERT_TOMBSTONES, _tombstones(deletions))
+            if messages:
+                await connection.execute(_UPSERT_MESSAGES, _columns(messages))
+            if deletions:
+                await connection.execute(_MARK_DELETED, _tombstones(deletions)[:3])
+            await connection.execute(self._upsert_channels, self._channel_columns(batch))
+
+        try:
+            await transaction(self._pool, work)
+        except DatabaseUnavailableError as error:
+            raise SinkUnavailableError(str(error)) from error
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            if len(batch) == 1:
+                raise RejectedEventsError(_first_line(error), batch) from error
+            await self._halve(batch)
+        except psycopg.Error as error:  # no table yet, no right yet: the same again later
+            raise SinkUnavailableError(_first_line(error)) from error
+
+    async def _halve(self, batch: Sequence[Entry]) -> None:
+        middle = len(batch) // 2
+        halves = batch[:middle], batch[middle:]
+        try:
+            await self.write(halves[0])
+        except RejectedEventsError as error:
+            raise RejectedEventsError(str(error), error.entries, [*error.remaining, *halves[1]]) from error
+        except SinkUnavailableError as error:
+            first = halves[0] if error.remaining is None else error.remaining
+            raise SinkUnavailableError(str(error), [*first, *halves[1]]) from error
+        try:
+            await self.write(halves[1])
+        except SinkUnavailableError as error:
+            raise SinkUnavailableError(str(error), halves[1] if error.remaining is None else error.remaining) from error
+
+    def _channel_columns(self, batch: Sequence[Entry]) -> list[list[Any]]:
+        highest: dict[int, int] = {}
+        for entry in batch:
+            channel_id, message_id = entry.event.key
+            highest[channel_id] = max(message_id, highest.get(channel_id, 0))
+        known = self._channels()
+        rows = []
+        for channel_id in sorted(highest):
+            channel = known.get(channel_id) or Channel(channel_id=channel_id)
+            rows.append((channel_id, channel.title, channel.username, highest[channel_id], channel.pts))
+        return [list(column) for column in zip(*rows, strict=True)]
+
+    async def registered(self) -> dict[int, bool]:
+        """Every channel of the table, and whether it is active. Raises SinkUnavailableError."""
+
+        async def work(connection: Connection) -> dict[int, bool]:
+            cursor = await connection.execute("SELECT channel_id, is_active FROM telegram.channels")
+            return dict(await cursor.fetchall())
+
+        try:
+            return await transaction(self._pool, work)
+        except (DatabaseUnavailableError, psycopg.Error) as error:
+            raise SinkUnavailableError(_first_line(error)) from error
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._pool.close()
+
+
+def _columns(events: Sequence[Event]) -> list[list[Any]]:
+    rows = [_row(event) for event in events]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _row(event: Event) -> tuple[Any, ...]:
+    content = event.content
+    if content is None or event.message_date is None:
+        raise ValueError(f"event {event.key} of kind {event.kind} has no content or no date")
+    return (
+        row_id(event.channel_id, event.message_id),
+        event.channel_id,
+        event.message_id,
+        event.message_date,
+        event.version,
+        event.source,
+        content.message_type,
+        content.text,
+        _json(content.entities or None),
+        event.sender_id,
+        _json(event.reply_to),
+        _json(event.forward),
+        event.grouped_id,
+        event.topic_id,
+        _json(content.media),
+        _json(content.link_preview),
+        event.edit_date,
+        event.received_at,
+    )
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _tombstones(events: Sequence[Event]) -> list[list[Any]]:
+    received = [event.received_at for event in events]
+    return [[event.channel_id for event in events], [event.message_id for event in events], received, received]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,198 @@
+"""The queue sink: RabbitMQ with publisher confirms, a whole batch in flight at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import pika
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from telegram_stack.events import routing_key
+from telegram_stack.sinks.base import SinkUnavailableError
+from telegram_stack.spool import Entry
+from telegram_stack.topology import EXCHANGE, Binding, Declaration, Exchange, Queue, publisher_topology
+
+log = logging.getLogger(__name__)
+
+_PERSISTENT = 2
+
+
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[queue]``: RabbitMQ, or none at all with ``enabled = false``. `timeout` is that of a confirm."""
+
+    enabled: bool = True
+    password_file: str = "rabbitmq-password"  # noqa: S105 - a file name
+    user: str = "telegram_gateway"
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 5672
+    vhost: str = "telegram"
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+
+
+class QueueSink:
+    """Publishes persistent messages and waits for the broker's word on each. A batch is the window of confirms."""
+
+    name = "queue"
+
+    def __init__(self, config: QueueConfig, password: str) -> None:
+        self._timeout = config.timeout
+        self._address = f"{config.host}:{config.port}"
+        self._parameters = pika.ConnectionParameters(
+            host=config.host,
+            port=config.port,
+            virtual_host=config.vhost,
+            credentials=pika.PlainCredentials(config.user, password),
+            heartbeat=10,
+            connection_attempts=1,  # the drain has the back-off
+            socket_timeout=config.timeout,
+            stack_timeout=config.timeout,
+            blocked_connection_timeout=config.timeout,
+            client_properties={"connection_name": "telegram-gateway"},
+        )
+        self._connection: Any = None
+        self._channel: Any = None
+        self._failed: asyncio.Future[None] | None = None
+        self._unconfirmed: dict[int, Entry] = {}
+        self._accepted: set[int] = set()
+        self._next_tag = 1
+        self._confirmed = asyncio.Event()
+
+    async def write(self, batch: Sequence[Entry]) -> None:
+        """Publish `batch` in its order; returns when the broker has confirmed every message."""
+        if self._channel is None or not self._channel.is_open:
+            await self._connect()
+        self._unconfirmed.clear()
+        self._accepted.clear()
+        self._confirmed.clear()
+        try:
+            for entry in batch:
+                self._unconfirmed[self._next_tag] = entry
+                self._next_tag += 1
+                self._channel.basic_publish(EXCHANGE, routing_key(entry.event), entry.body, _properties(entry))
+            await self._until(self._confirmed.wait(), "confirm the batch")
+        except (SinkUnavailableError, pika.exceptions.AMQPError) as error:
+            self._drop()
+            raise SinkUnavailableError(_reason(error), self._remaining(batch)) from error
+        if remaining := self._remaining(batch):
+            raise SinkUnavailableError(f"{self._address} refused {len(remaining)} messages (nack)", remaining)
+
+    def _remaining(self, batch: Sequence[Entry]) -> list[Entry]:
+        return [entry for entry in batch if entry.seq not in self._accepted]
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._drop()
+
+    async def _connect(self) -> None:
+        self._drop()
+        loop = asyncio.get_running_loop()
+        self._failed = failed = loop.create_future()
+        failed.add_done_callback(lambda future: future.exception())  # nobody may be waiting when it fails
+        opened: asyncio.Future[None] = loop.create_future()
+
+        def fail(_connection: object, reason: object) -> None:
+            if not failed.done():
+                failed.set_exception(SinkUnavailableError(f"{self._address}: {_reason(reason)}"))
+
+        try:
+            self._connection = AsyncioConnection(
+                self._parameters,
+                on_open_callback=_resolver(opened),
+                on_open_error_callback=fail,
+                on_close_callback=fail,
+                custom_ioloop=loop,
+            )
+            await self._until(opened, "accept the connection")
+            await self._open_channel(loop, fail)
+        except (SinkUnavailableError, pika.exceptions.AMQPError) as error:
+            self._drop()
+            raise SinkUnavailableError(_reason(error)) from error
+        log.info("connected to the broker", extra={"address": self._address})
+
+    async def _open_channel(self, loop: asyncio.AbstractEventLoop, fail: Callable[[object, object], None]) -> None:
+        opened: asyncio.Future[None] = loop.create_future()
+        channel = self._connection.channel(on_open_callback=_resolver(opened))
+        channel.add_on_close_callback(fail)
+        await self._until(opened, "open a channel")
+        for declaration in publisher_topology():
+            declared: asyncio.Future[None] = loop.create_future()
+            _declare(channel, declaration, _resolver(declared))
+            await self._until(declared, f"declare {declaration}")
+        selected: asyncio.Future[None] = loop.create_future()
+        channel.confirm_delivery(self._on_confirm, callback=_resolver(selected))
+        await self._until(selected, "turn on confirms")
+        self._next_tag = 1
+        self._channel = channel
+
+    async def _until(self, awaitable: Any, what: str) -> None:
+        """Wait for `awaitable`, for the connection to fail, or for the time to run out."""
+        if self._failed is None:
+            raise SinkUnavailableError(f"{self._address}: not connected")
+        task = asyncio.ensure_future(awaitable)
+        try:
+            await asyncio.wait({task, self._failed}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return
+            if self._failed.done():
+                self._failed.result()
+            raise SinkUnavailableError(f"{self._address} did not {what} within {self._timeout:g} s")
+        finally:
+            task.cancel()
+
+    def _on_confirm(self, frame: Any) -> None:
+        tag = frame.method.delivery_tag
+        tags = [known for known in self._unconfirmed if known <= tag] if frame.method.multiple else [tag]
+        for known in tags:
+            entry = self._unconfirmed.pop(known, None)
+            if entry is not None and isinstance(frame.method, pika.spec.Basic.Ack):
+                self._accepted.add(entry.seq)
+        if not self._unconfirmed:
+            self._confirmed.set()
+
+    def _drop(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None and not (connection.is_closed or connection.is_closing):
+            connection.close()
+
+
+def _properties(entry: Entry) -> Any:
+    event = entry.event
+    return pika.BasicProperties(
+        content_type="application/json",
+        delivery_mode=_PERSISTENT,
+        message_id=f"{event.channel_id}:{event.message_id}:{event.version}",
+        type=event.kind,
+        timestamp=int(event.received_at.timestamp()),
+        headers={"x-source": event.source, "x-channel-id": event.channel_id},
+    )
+
+
+def _declare(channel: Any, declaration: Declaration, done: Callable[[object], None]) -> None:
+    match declaration:
+        case Exchange(name, kind, arguments):
+            channel.exchange_declare(name, kind, durable=True, arguments=arguments, callback=done)
+        case Queue(name, arguments):
+            channel.queue_declare(name, durable=True, arguments=arguments, callback=done)
+        case Binding(exchange, queue, key):
+            channel.queue_bind(queue, exchange, key, callback=done)
+
+
+def _resolver(future: asyncio.Future[None]) -> Callable[[object], None]:
+    def resolve(_answer: object) -> None:
+        if not future.done():
+            future.set_result(None)
+
+    return resolve
+
+
+def _reason(reason: object) -> str:
+    """pika wraps the cause in tuples and chains; the innermost words are the useful ones."""
+    if isinstance(reason, pika.exceptions.AMQPConnectionWorkflowFailed):
+        return _reason(reason.exceptions[-1])
+    if isinstance(reason, BaseException):
+        return str(reason.args[-1] if reason.args else "") or type(reason).__name__
+    return str(reason)

@@ -1,0 +1,315 @@
+"""Telegram as the source of events: one connection after another, each followed by gap recovery."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from telethon import TelegramClient, errors, events, functions
+from telethon.crypto import rsa
+from telethon.errors.common import AuthKeyNotFound
+from telethon.sessions import StringSession
+from telethon.tl import types
+
+from telegram_stack.events import Event, Kind, deletion, utc_now
+from telegram_stack.observability.backoff import Backoff
+from telegram_stack.spool import Channel, Spool, SpoolFullError
+from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.convert import marked, message_event
+from telegram_stack.telegram.recovery import Recovery
+from telegram_stack.telegram.session import SessionError, SessionFile
+
+log = logging.getLogger(__name__)
+
+State = Literal["starting", "unauthenticated", "connecting", "connected", "stopped"]
+
+_VOID_SECONDS = 300.0
+_SESSION_POLL_SECONDS = 1.0
+_QUEUE_DRAIN_SECONDS = 2.0
+
+_VOID = (errors.UnauthorizedError, errors.AuthKeyError, AuthKeyNotFound)
+"""The session is of no use any more: revoked, in use elsewhere, or the account is banned."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """An MTProto server that is not Telegram's own; `public_key` is its RSA key in PEM."""
+
+    address: str
+    port: int
+    dc_id: int
+    public_key: str
+
+
+class Reception(Protocol):
+    """Who wants to know what comes in."""
+
+    def received(self, event: Event) -> None:
+        """An update became an event."""
+
+    def not_converted(self, channel_id: int | None) -> None:
+        """An update or message could not be understood."""
+
+    def recovered(self, messages: int) -> None:
+        """So many messages came from history."""
+
+    def flood_wait(self, seconds: int) -> None:
+        """Telegram asked for a pause."""
+
+    def connected(self, up: bool) -> None:
+        """The connection came or went."""
+
+
+class TelegramSource:
+    """Keeps one connection to Telegram and puts everything it brings into the spool."""
+
+    def __init__(
+        self,
+        session: SessionFile,
+        channels: Channels,
+        spool: Spool,
+        reception: Reception,
+        *,
+        api_id: int,
+        api_hash: str,
+        version: str,
+        server: Server | None = None,
+        history_depth: int = 100,
+        connect_timeout: float = 10.0,
+        watchdog_seconds: float = 15.0,
+    ) -> None:
+        self._session = session
+        self._channels = channels
+        self._spool = spool
+        self._reception = reception
+        self._api_id = api_id
+        self._api_hash = api_hash
+        self._version = version
+        self._server = server
+        self._history_depth = history_depth
+        self._connect_timeout = connect_timeout
+        self._watchdog_seconds = watchdog_seconds
+        self._recovery: Recovery | None = None
+        self.state: State = "starting"
+        self.cause = ""
+        """Why the state is not ``connected``; empty when it is."""
+        if server is not None:
+            rsa.add_key(server.public_key, old=False)
+
+    async def run(self) -> None:
+        """Stay connected until cancelled; a cancel takes in what Telethon holds, then disconnects."""
+        backoff = Backoff(first=0.5, limit=30.0)
+        try:
+            while True:
+                stamp = self._session.stamp()
+                try:
+                    session = self._session.read()
+                except SessionError as error:
+                    self._note("unauthenticated", str(error))
+                    await self._session_change(stamp, None)
+                    continue
+                try:
+                    await self._connection(session, backoff)
+                except _VOID as error:
+                    self._note("unauthenticated", _void_cause(error))
+                    await self._session_change(stamp, _VOID_SECONDS)
+                except (OSError, errors.RPCError, ValueError, TimeoutError) as error:
+                    self._note("connecting", f"{type(error).__name__}: {error}")
+                    await asyncio.sleep(backoff.next())
+        finally:
+            self.state = "stopped"
+
+    def _note(self, state: State, cause: str) -> None:
+        if (state, cause) != (self.state, self.cause):
+            log.log(logging.INFO if state == "connected" else logging.WARNING, "Telegram: %s %s", state, cause)
+        self.state, self.cause = state, cause
+
+    async def _session_change(self, stamp: tuple[int, ...] | None, limit: float | None) -> None:
+        deadline = None if limit is None else asyncio.get_running_loop().time() + limit
+        while self._session.stamp() == stamp and (  # noqa: ASYNC110 - a file sends no event
+            deadline is None or asyncio.get_running_loop().time() < deadline
+        ):
+            await asyncio.sleep(_SESSION_POLL_SECONDS)
+
+    # One connection
+
+    def _client(self, session: str) -> TelegramClient:
+        opened = StringSession(session)
+        if self._server is not None:
+            opened.set_dc(self._server.dc_id, self._server.address, self._server.port)
+        client = TelegramClient(
+            opened,
+            self._api_id,
+            self._api_hash,
+            device_model="telegram-gateway",
+            app_version=self._version,
+            timeout=self._connect_timeout,
+            # Reconnecting is `run`'s: every new connection is followed by a recovery.
+            auto_reconnect=False,
+            connection_retries=1,
+            flood_sleep_threshold=0,  # a sleep inside the update loop would silence every channel
+            catch_up=True,
+            sequential_updates=True,
+        )
+        client.add_event_handler(self._on_update, events.Raw())
+        return client
+
+    async def _connection(self, session: str, backoff: Backoff) -> None:
+        client = self._client(session)
+        self._channels.open_all()
+        self._recovery = Recovery(
+            client,
+            self._channels,
+            self._spool,
+            self._convert_history,
+            history_depth=self._history_depth,
+            on_flood_wait=self._reception.flood_wait,
+            on_recovered=self._reception.recovered,
+        )
+        try:
+            async with asyncio.timeout(2 * self._connect_timeout):
+                await client.connect()
+                # Also tells the server to send updates to this connection.
+                await client(functions.updates.GetStateRequest())
+            self._note("connected", "")
+            self._reception.connected(True)
+            backoff.reset()
+            await _first_failure(client.disconnected, self._watch(client), self._recovery.run())
+            raise ConnectionError("the connection was closed")
+        finally:
+            self._reception.connected(False)
+            await self._disconnect(client)
+
+    async def _watch(self, client: TelegramClient) -> None:
+        """A half-open connection is otherwise noticed after 60 to 120 s only."""
+        while True:
+            await asyncio.sleep(self._watchdog_seconds)
+            try:
+                async with asyncio.timeout(self._watchdog_seconds):
+                    await client(functions.updates.GetStateRequest())
+            except TimeoutError:
+                raise ConnectionError(f"no answer within {self._watchdog_seconds:g} s") from None
+            except errors.FloodWaitError as error:
+                self._reception.flood_wait(error.seconds)
+
+    async def _disconnect(self, client: TelegramClient) -> None:
+        """Hand over what has arrived, then leave: Telethon drops its queue on disconnect."""
+        deadline = asyncio.get_running_loop().time() + _QUEUE_DRAIN_SECONDS
+        while client.is_connected() and not client._updates_queue.empty():
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.01)
+        client.remove_event_handler(self._on_update)
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(5):
+                await client.disconnect()
+
+    # Updates
+
+    async def _on_update(self, update: Any) -> None:
+        received_at = utc_now()
+        try:
+            self._take(update, received_at)
+        except SpoolFullError:
+            self._reopen(update)
+        except Exception:  # one update that nobody foresaw must not end the others
+            log.exception("an update cannot be understood", extra={"update": type(update).__name__})
+            self._reception.not_converted(_channel_of(update))
+            self._reopen(update)
+
+    def _take(self, update: Any, received_at: datetime) -> None:
+        match update:
+            case types.UpdateNewChannelMessage(message=message):
+                self._take_message(update, message, "new", received_at)
+            case types.UpdateEditChannelMessage(message=message):
+                self._take_message(update, message, "edit", received_at)
+            case types.UpdateDeleteChannelMessages():
+                channel_id = marked(update.channel_id)
+                if self._channels.accepts(channel_id):
+                    deletions = [deletion(channel_id, number, received_at) for number in update.messages]
+                    self._append(update, channel_id, deletions)
+            case types.UpdateChannel():
+                if self._recovery is not None:
+                    self._recovery.refresh()
+            case _:
+                channel_id_or_none = _channel_of(update)
+                if channel_id_or_none is not None and self._channels.accepts(channel_id_or_none):
+                    self._append(update, channel_id_or_none, [])
+
+    def _take_message(self, update: Any, message: Any, kind: Kind, received_at: datetime) -> None:
+        channel_id = _channel_of(update)
+        if channel_id is None or not self._channels.accepts(channel_id):
+            return
+        event = message_event(message, kind, received_at)
+        self._append(update, channel_id, [event] if event is not None else [], message.id if kind == "new" else 0)
+
+    def _append(self, update: Any, channel_id: int, taken: Sequence[Event], message_id: int = 0) -> None:
+        if taken and self._spool.full:
+            raise SpoolFullError
+        before = self._channels[channel_id]
+        pts, pts_count = getattr(update, "pts", 0) or 0, getattr(update, "pts_count", 0) or 0
+        progress = self._channels.live(channel_id, [message_id], pts, pts_count)
+        progressed: list[Channel] = [] if progress is None or progress is before else [progress]
+        if taken or progressed:
+            try:
+                self._spool.append(taken, progressed)
+            except Exception:
+                self._channels.restore(before)  # what was not taken is not complete
+                raise
+        for event in taken:
+            self._reception.received(event)
+
+    def _reopen(self, update: Any) -> None:
+        channel_id = _channel_of(update)
+        if channel_id is not None:
+            self._channels.reopen(channel_id)
+
+    def _convert_history(self, message: Any) -> Event | None:
+        try:
+            return message_event(message, "new", utc_now())
+        except Exception:
+            log.exception("a message cannot be understood", extra={"message_id": getattr(message, "id", None)})
+            self._reception.not_converted(None)
+            return None
+
+
+def _channel_of(update: Any) -> int | None:
+    """The marked id of the channel that a counted update is about."""
+    message = getattr(update, "message", None)
+    peer = getattr(message, "peer_id", None)
+    if isinstance(peer, types.PeerChannel):
+        return marked(peer.channel_id)
+    number = getattr(update, "channel_id", None)
+    return marked(number) if isinstance(number, int) and hasattr(update, "pts_count") else None
+
+
+def _void_cause(error: Exception) -> str:
+    if isinstance(error, errors.AuthKeyDuplicatedError):
+        return (
+            "Telegram has voided the session, because it was used from two addresses at once: "
+            "log in again and import the new session with telegram-gateway import-session --replace"
+        )
+    if isinstance(error, errors.UserDeactivatedBanError | errors.UserDeactivatedError):
+        return "Telegram has banned or deleted the account: ask recover@telegram.org, or use another account"
+    return (
+        f"Telegram does not accept the session any more ({type(error).__name__}): "
+        "log in again and import the new session with telegram-gateway import-session --replace"
+    )
+
+
+async def _first_failure(*awaitables: Any) -> None:
+    """Run all until the first ends, cancel the others, raise what it raised."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
