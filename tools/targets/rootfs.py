@@ -37,8 +37,6 @@ _FINISH = (
     f'chroot "$1" systemctl --quiet enable systemd-networkd.service; chroot "$1" systemctl --quiet mask {_MASKED}',
     'rm -f "$1/usr/sbin/policy-rc.d" "$1/etc/resolv.conf"; : >"$1/etc/resolv.conf"; : >"$1/etc/machine-id"',
     'rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/* "$1/etc/apt/apt.conf.d/99mmdebstrap"',
-    # A package list that is empty must not look fresh to apt's cache_valid_time.
-    'rm -rf "$1"/var/lib/apt/lists/*; touch --date=@0 "$1/var/lib/apt/lists"',
 )
 
 
@@ -93,6 +91,8 @@ def _unpack(lab: Lab, tarball: Path, layer: Path, sources: str, options: list[st
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     run("tar", "-C", part, "--xattrs", "--numeric-owner", "--zstd", "-xf", tarball)
+    # The package lists are empty, which must not look fresh to the cache_valid_time of Ansible's apt module.
+    os.utime(part / "var/lib/apt/lists", (0, 0))
     write(part / "etc/apt/sources.list.d/debian.sources", sources)
     write(part / "etc/apt/apt.conf.d/80host-acquire", "".join(f"{option}\n" for option in options))
     for home in (part / "root", part / "home" / USER):
