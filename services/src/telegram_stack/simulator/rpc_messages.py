@@ -126,7 +126,7 @@ def get_messages(call: Call, request: Any) -> Any:
     channel = call.channel(request.channel)
     wanted = [getattr(given, "id", 0) for given in request.id]
     known = call.server.store.messages(channel.id, wanted)
-    found = [objects.message(known[i]) if i in known else types.MessageEmpty(id=i) for i in wanted]
+    found = [objects.message(known[i]) if i in known else types.MessageEmpty(id=i, peer_id=None) for i in wanted]
     return _channel_messages(call, channel, found, len(found))
 
 

@@ -45,6 +45,7 @@ class Server:
         self.password_checks: dict[bytes, tuple[int, int, bytes]] = {}
         """By key id: SRP id, our secret exponent and B of the password check under way."""
         self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._listener: asyncio.Server | None = None
         self._refuse_until = 0.0
 
@@ -56,15 +57,23 @@ class Server:
 
     async def stop(self) -> None:
         """Close the listener and cut every connection."""
-        if self._listener is not None:
-            self._listener.close()
-            self.disconnect(0)
-            await self._listener.wait_closed()
+        if self._listener is None:
+            return
+        self._listener.close()
+        self.disconnect(0)
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._listener.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if time.monotonic() < self._refuse_until:
             writer.transport.abort()
             return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         connection = Connection(self, reader, writer)
         self._connections.add(connection)
         try:
@@ -92,7 +101,13 @@ class Server:
         handler = _HANDLERS.get(type(request))
         if handler is None:
             raise RpcError(400, f"INPUT_METHOD_INVALID_{request.CONSTRUCTOR_ID}")
-        return handler(Call(self, key, connection.local_address), request)
+        try:
+            return handler(Call(self, key, connection.local_address), request)
+        except RpcError:
+            raise
+        except Exception as error:
+            log.exception("%s failed", type(request).__name__)
+            raise RpcError(500, "INTERNAL_SERVER_ERROR") from error
 
     def _shared(self, connection: Connection, key: AuthKeyRecord) -> bool:
         """Whether a live session of another address has this key; if so it is dead from now on."""
