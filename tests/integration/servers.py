@@ -1,0 +1,205 @@
+"""Real servers for the tests of the services.
+
+PostgreSQL is a cluster of its own in a temporary folder, with the schema of ``sql/``. RabbitMQ is not started here:
+``TELEGRAM_TEST_RABBITMQ`` (``amqp://user:password@host:port/vhost``, an administrator of that virtual host) names one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = (
+    "telegram_owner",
+    "telegram_ingest",
+    "telegram_api",
+    "telegram_worker",
+    "telegram_exporter",
+    "pgbouncer_lookup",
+)
+DATABASE = "telegram_gateway"
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running server; every role has the same made-up password."""
+
+    port: int
+    password: str
+
+    def connect(self, role: str = "postgres") -> psycopg.Connection[Any]:
+        """A connection that commits each statement."""
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            dbname=DATABASE,
+            user=role,
+            password=self.password,
+            autocommit=True,
+        )
+
+
+def postgres_programs() -> Path | None:
+    """Where initdb and postgres are; None where PostgreSQL is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    return found[-1].parent if found else None
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A cluster of its own with the schema; stopped and removed afterwards."""
+    programs = postgres_programs()
+    assert programs is not None
+    # PostgreSQL refuses root; the folder is outside of pytest's, which other users cannot enter.
+    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="telegram-stack-") as name:
+        folder = Path(name)
+        if user:
+            shutil.chown(folder, "postgres")
+        data, running = str(folder / "data"), Postgres(free_port(), secrets.token_hex(8))
+        password_file = folder / "password"
+        password_file.write_text(running.password)
+        password_file.chmod(0o644)
+        initdb = [str(programs / "initdb"), "-D", data, "-U", "postgres", "--auth=scram-sha-256", "--no-sync"]
+        initdb += ["--encoding=UTF8", "--locale=C.UTF-8", f"--pwfile={password_file}"]
+        subprocess.run([*user, *initdb], check=True, capture_output=True, cwd="/")
+        settings = {"port": running.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder}
+        with (folder / "log").open("wb") as log:
+            arguments = [f"--{name}={value}" for name, value in settings.items()]
+            server = subprocess.Popen(
+                [*user, str(programs / "postgres"), "-D", data, *arguments], stdout=log, stderr=log, cwd="/"
+            )
+        try:
+            _until_serving(running, server)
+            _create_schema(running)
+            yield running
+        finally:
+            stop = [*user, str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "stop"]
+            subprocess.run(stop, check=False, capture_output=True, cwd="/")
+            server.wait(timeout=30)
+
+
+def _until_serving(server: Postgres, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert process.poll() is None, "PostgreSQL did not start"
+        try:
+            with psycopg.connect(
+                host="127.0.0.1", port=server.port, dbname="postgres", user="postgres", password=server.password
+            ):
+                return
+        except psycopg.OperationalError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.1)
+    raise AssertionError("PostgreSQL does not serve")
+
+
+def _create_schema(server: Postgres) -> None:
+    """What role and module do on a host, in short: roles, database, then the files in the order of their numbers."""
+    with psycopg.connect(
+        host="127.0.0.1",
+        port=server.port,
+        dbname="postgres",
+        user="postgres",
+        password=server.password,
+        autocommit=True,
+    ) as connection:
+        for role in ROLES:
+            connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{server.password}'")
+        connection.execute(f"CREATE DATABASE {DATABASE} OWNER telegram_owner")
+    with server.connect() as connection:
+        connection.execute("CREATE SCHEMA telegram AUTHORIZATION telegram_owner")
+        connection.execute("CREATE TABLE telegram.schema_migrations (version text PRIMARY KEY)")
+        for path in sorted(
+            [*ROOT.glob("sql/*.sql"), *ROOT.glob("sql/engine/native/*.sql")], key=lambda path: path.name
+        ):
+            text = path.read_text()
+            role = "postgres" if re.search(r"^-- run-as: login", text, re.MULTILINE) else "telegram_owner"
+            connection.execute("ALTER TABLE telegram.schema_migrations OWNER TO telegram_owner")
+            connection.execute(f"SET ROLE {role}")
+            connection.execute(text)
+            connection.execute("RESET ROLE")
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Cable:
+    """A TCP connection to a server that a test can cut and mend."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._connections: set[asyncio.WriteTransport] = set()
+        self._server: asyncio.Server | None = None
+        self.port = free_port()
+
+    async def mend(self) -> None:
+        """Accept connections (again)."""
+        self._server = await asyncio.start_server(self._pipe, "127.0.0.1", self.port)
+
+    async def cut(self) -> None:
+        """Accept no more and abort what runs."""
+        if self._server:
+            self._server.close()
+        for transport in list(self._connections):
+            transport.abort()
+        self._server = None
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        transports = {writer.transport, far_writer.transport}
+        self._connections |= transports
+        try:
+            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        except OSError:
+            pass
+        finally:
+            for transport in transports:
+                transport.abort()
+            self._connections -= transports
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    raise ConnectionResetError
+
+
+@contextlib.asynccontextmanager
+async def cable(host: str, port: int) -> AsyncIterator[Cable]:
+    """A `Cable` that is whole at first."""
+    link = Cable(host, port)
+    await link.mend()
+    try:
+        yield link
+    finally:
+        await link.cut()
+
+
+async def until(condition: Any, within: float = 10.0) -> None:
+    """Wait until `condition()` holds; fails when it does not `within` so many seconds."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - the condition is on a server
+            await asyncio.sleep(0.02)

@@ -1,0 +1,499 @@
+"""The worker against a real broker and a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pika
+import psycopg
+import pytest
+from tests.integration.servers import Cable, Postgres, cable, free_port, postgres, postgres_programs, until
+
+from telegram_stack import events
+from telegram_stack.database import DatabaseConfig, open_pool
+from telegram_stack.events import Content, Event
+from telegram_stack.topology import (
+    DEAD_LETTER_QUEUE,
+    EXCHANGE,
+    RETRY_DELAYS_MS,
+    Binding,
+    Exchange,
+    Queue,
+    consumer_queue,
+    publisher_topology,
+    retry_queue,
+)
+from telegram_stack.worker.broker import subscribe
+from telegram_stack.worker.config import QueueConfig, WorkerConfig
+from telegram_stack.worker.filter import Filter
+from telegram_stack.worker.handlers import Effect, Handler
+from telegram_stack.worker.processing import Processor
+from telegram_stack.worker.service import Worker
+from telegram_stack.worker.signal_handler import SignalHandler
+
+RABBITMQ = os.environ.get("TELEGRAM_TEST_RABBITMQ", "")
+
+pytestmark = [
+    pytest.mark.skipif(not RABBITMQ, reason="TELEGRAM_TEST_RABBITMQ names no broker"),
+    pytest.mark.skipif(postgres_programs() is None, reason="PostgreSQL is not installed"),
+]
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+SIGNAL = "ATIVO: PETR4\nCOMPRA: 28,50 a 29,10\nALVO FINAL: 33,00\nSTOP: 27,40"
+_numbers = itertools.count(int(time.time()) % 1_000_000 * 1000)
+
+
+def event(channel: int, message_id: int = 1, text: str = SIGNAL, version: int = 10, **fields: Any) -> Event:
+    """A new message of `channel`."""
+    given: dict[str, Any] = {
+        "kind": "new",
+        "channel_id": channel,
+        "message_id": message_id,
+        "version": version,
+        "received_at": events.utc_now(),
+        "message_date": NOW,
+        "content": Content(text=text),
+    }
+    return Event(**(given | fields))
+
+
+class Broker:
+    """The publisher's side of the broker, as a test needs it. `name` is a consumer that only this test has."""
+
+    def __init__(self, url: str) -> None:
+        self.parameters = pika.URLParameters(url)
+        self._connection = pika.BlockingConnection(self.parameters)
+        self._channel = self._connection.channel()
+        self._channel.confirm_delivery()
+        self.name = f"test-{next(_numbers)}"
+        for item in publisher_topology():
+            match item:
+                case Exchange(name, kind, arguments):
+                    self._channel.exchange_declare(name, kind, durable=True, arguments=arguments)
+                case Queue(name, arguments):
+                    self._channel.queue_declare(name, durable=True, arguments=arguments)
+                case Binding(exchange, queue, key):
+                    self._channel.queue_bind(queue, exchange, key)
+        self._channel.queue_purge(DEAD_LETTER_QUEUE)
+
+    def publish(self, *items: Event | bytes, channel: int = 0) -> None:
+        """Publish as the gateway does; returns when the broker has confirmed."""
+        for item in items:
+            channel_id = channel if isinstance(item, bytes) else item.channel_id
+            body = item if isinstance(item, bytes) else events.encode(item)
+            properties = pika.BasicProperties(delivery_mode=2, headers={"x-channel-id": channel_id})
+            self._channel.basic_publish(EXCHANGE, f"telegram.channel.{channel_id}", body, properties)
+
+    def ready(self, queue: str) -> int:
+        """Messages of `queue` that wait for a consumer."""
+        count: int = self._channel.queue_declare(queue, passive=True).method.message_count
+        return count
+
+    def close(self) -> None:
+        """Remove the consumer's queues."""
+        for queue in (consumer_queue(self.name), *(retry_queue(self.name, delay) for delay in RETRY_DELAYS_MS)):
+            self._channel.queue_delete(queue)
+        self._connection.close()
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    running = Broker(RABBITMQ)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def channel() -> int:
+    """A channel that only this test has."""
+    return -1_000_000_000_000 - next(_numbers)
+
+
+class Rows:
+    """What the worker has left in the database."""
+
+    def __init__(self, connection: psycopg.Connection[Any], consumer: str, channel: int) -> None:
+        self._connection = connection
+        self._consumer = consumer
+        self._channel = channel
+
+    def states(self) -> dict[int, str]:
+        """Status by message."""
+        cursor = self._connection.execute(
+            "SELECT message_id, status FROM telegram.processing WHERE consumer = %s AND channel_id = %s",
+            [self._consumer, self._channel],
+        )
+        return dict(cursor.fetchall())
+
+    def metadata(self, message_id: int = 1) -> dict[str, Any]:
+        """Metadata of one message."""
+        cursor = self._connection.execute(
+            "SELECT metadata FROM telegram.processing WHERE consumer = %s AND channel_id = %s AND message_id = %s",
+            [self._consumer, self._channel, message_id],
+        )
+        found: dict[str, Any] = cursor.fetchall()[0][0]
+        return found
+
+    def signals(self) -> list[tuple[Any, ...]]:
+        """Message, asset and version of each signal, and the transaction that wrote it."""
+        cursor = self._connection.execute(
+            "SELECT message_id, asset, version, xmin::text FROM telegram.signals WHERE channel_id = %s ORDER BY 1",
+            [self._channel],
+        )
+        return cursor.fetchall()
+
+    def failures(self) -> list[tuple[Any, ...]]:
+        """Channel, message, reason, payload, attempts."""
+        cursor = self._connection.execute(
+            "SELECT channel_id, message_id, reason, payload, attempts FROM telegram.failures WHERE consumer = %s"
+            " ORDER BY id",
+            [self._consumer],
+        )
+        return cursor.fetchall()
+
+
+@pytest.fixture
+def rows(database: Postgres, broker: Broker, channel: int) -> Iterator[Rows]:
+    with database.connect() as connection:
+        yield Rows(connection, broker.name, channel)
+
+
+@contextlib.asynccontextmanager
+async def working(
+    database: Postgres,
+    broker: Broker,
+    tmp_path: Path,
+    *,
+    handler: Handler | None = None,
+    database_port: int | None = None,
+    broker_port: int | None = None,
+) -> AsyncIterator[Worker]:
+    """A worker in this process; stopped in the end, within time."""
+    password = tmp_path / "password"
+    password.write_text(database.password)
+    config = WorkerConfig(
+        database=DatabaseConfig(
+            user="telegram_worker", password_file=str(password), port=database_port or database.port, timeout=1.0
+        ),
+        queue=QueueConfig(
+            user=broker.parameters.credentials.username,
+            host="127.0.0.1" if broker_port else broker.parameters.host,
+            port=broker_port or broker.parameters.port,
+            vhost=broker.parameters.virtual_host,
+        ),
+        consumer=broker.name,
+    )
+    pool = await open_pool(config.database, "test")
+    processor = Processor(pool, handler or SignalHandler(), Filter(config.filter), config.consumer)
+    worker = Worker(
+        config,
+        processor,
+        lambda: subscribe(config.queue, broker.parameters.credentials.password, config.consumer),
+    )
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        await until(lambda: worker.queue.reason is None or task.done())
+        yield worker
+        stop.set()
+        await asyncio.wait_for(task, 20)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await pool.close()
+
+
+@pytest.mark.requirement("WK-04")
+async def test_signals_and_marks_are_written_together(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    async with working(database, broker, tmp_path):
+        broker.publish(event(channel, 1), event(channel, 2, text="Bom dia"), event(channel, 3))
+        await until(lambda: len(rows.states()) == 3)
+    assert rows.states() == {1: "published", 2: "ignored", 3: "published"}
+    assert [row[:3] for row in rows.signals()] == [(1, "PETR4", 10), (3, "PETR4", 10)]
+    assert rows.metadata(1).keys() == {"processed_by", "processed_at", "signal_asset"}
+    assert rows.metadata(2)["reason"] == "no asset"
+    assert broker.ready(consumer_queue(broker.name)) == 0
+
+
+@pytest.mark.requirement("WK-03")
+async def test_a_redelivery_writes_nothing(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    last = event(channel, 99, text="the end")
+    async with working(database, broker, tmp_path):
+        broker.publish(event(channel))
+        await until(lambda: rows.signals() != [])
+        before = rows.signals()
+        broker.publish(event(channel), event(channel), last)
+        await until(lambda: 99 in rows.states())
+    assert rows.signals() == before  # the very same row version
+
+
+@pytest.mark.requirement("WK-03")
+async def test_an_older_version_never_overwrites_a_newer_one(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    async with working(database, broker, tmp_path):
+        broker.publish(event(channel, text=SIGNAL.replace("PETR4", "VALE3"), version=20, kind="edit"))
+        await until(lambda: rows.signals() != [])
+        broker.publish(event(channel, version=10), event(channel, 99, text="the end"))
+        await until(lambda: 99 in rows.states())
+    assert [row[:3] for row in rows.signals()] == [(1, "VALE3", 20)]
+
+
+async def test_an_edit_and_a_delete_follow_their_message(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    async with working(database, broker, tmp_path):
+        broker.publish(event(channel))
+        await until(lambda: rows.signals() != [])
+        broker.publish(event(channel, text=SIGNAL.replace("PETR4", "VALE3"), version=20, kind="edit"))
+        await until(lambda: rows.signals()[0][1] == "VALE3")
+        broker.publish(events.deletion(channel, 1, events.utc_now()))
+        await until(lambda: rows.states() == {1: "deleted"})
+    assert rows.metadata()["signal_asset"] == "VALE3"
+
+
+@pytest.mark.requirement("WK-04")
+async def test_poison_is_recorded_then_dead_lettered_and_harms_no_other(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    too_big = event(channel, 5, version=2**63)
+    async with working(database, broker, tmp_path):
+        broker.publish(event(channel, 1), b"\xff\x00 no event", too_big, event(channel, 2), channel=channel)
+        await until(lambda: broker.ready(DEAD_LETTER_QUEUE) == 2)
+    assert rows.states() == {1: "published", 2: "published"}
+    (no_event, refused) = sorted(rows.failures(), key=lambda row: str(row[2]))[::-1]
+    assert no_event[:2] == (channel, 0)
+    assert no_event[2].startswith("no event: ")
+    assert no_event[3] == {"base64": "/wAgbm8gZXZlbnQ="}
+    assert refused[2].startswith("cannot be stored: ")
+
+
+class FailsTwice(SignalHandler):
+    """Fails on each message's first two attempts."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def handle(self, event: Event) -> Effect:
+        """Fail twice, then do as signals do."""
+        self.calls.append(event.message_id)
+        if self.calls.count(event.message_id) <= 2:
+            raise RuntimeError("not yet")
+        return super().handle(event)
+
+
+@pytest.mark.requirement("WK-04")
+async def test_a_failing_handler_sees_its_message_again_later_and_others_go_on(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    handler = FailsTwice()
+    async with working(database, broker, tmp_path, handler=handler):
+        broker.publish(event(channel))
+        await until(lambda: rows.states() == {1: "retrying"})
+        await until(lambda: handler.calls.count(1) == 2)
+        await until(lambda: broker.ready(retry_queue(broker.name, "10s")) == 1)
+        await until(lambda: rows.states() == {1: "published"}, within=20)
+    assert handler.calls == [1, 1, 1]
+    assert [row[:3] for row in rows.signals()] == [(1, "PETR4", 10)]
+    assert rows.failures() == []
+
+
+async def test_nothing_is_lost_or_given_up_while_the_database_is_away(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    async with (
+        cable("127.0.0.1", database.port) as link,
+        working(database, broker, tmp_path, database_port=link.port) as worker,
+    ):
+        broker.publish(event(channel, 1))
+        await until(lambda: 1 in rows.states())
+        await link.cut()
+        broker.publish(*(event(channel, number) for number in range(2, 302)))
+        await until(lambda: worker.database.reason is not None)
+        assert len(rows.states()) == 1
+        await link.mend()
+        await until(lambda: len(rows.states()) == 301, within=20)
+        assert worker.database.reason is None
+    assert len(rows.signals()) == 301
+    assert rows.failures() == []
+
+
+async def test_it_comes_back_by_itself_when_the_broker_does(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    async with (
+        _broker_cable(broker) as link,
+        working(database, broker, tmp_path, broker_port=link.port) as worker,
+    ):
+        await link.cut()
+        await until(lambda: worker.queue.reason is not None)
+        broker.publish(event(channel, 1))
+        await link.mend()
+        await until(lambda: rows.states() == {1: "published"}, within=20)
+
+
+def _broker_cable(broker: Broker) -> contextlib.AbstractAsyncContextManager[Cable]:
+    return cable(broker.parameters.host, broker.parameters.port)
+
+
+class Process:
+    """The worker as systemd runs it: a process with a config file, credentials and a notification socket."""
+
+    def __init__(self, database: Postgres, broker: Broker, folder: Path) -> None:
+        credentials = folder / "credentials"
+        credentials.mkdir()
+        (credentials / "postgres-password").write_text(database.password)
+        (credentials / "rabbitmq-password").write_text(broker.parameters.credentials.password)
+        package = folder / "packages" / "telegram_stack_handlers-1.dist-info"
+        package.mkdir(parents=True)
+        (package / "METADATA").write_text("Metadata-Version: 2.1\nName: telegram-stack-handlers\nVersion: 1\n")
+        (package / "entry_points.txt").write_text(
+            "[telegram_stack.handlers]\nsignals = telegram_stack.worker.signal_handler:SignalHandler\n"
+        )
+        self.config = folder / "worker.toml"
+        self.port = free_port()
+        self.config.write_text(
+            f"""
+            consumer = "{broker.name}"
+            metrics_port = {self.port}
+            [database]
+            user = "telegram_worker"
+            port = {database.port}
+            [queue]
+            host = "{broker.parameters.host}"
+            port = {broker.parameters.port}
+            vhost = "{broker.parameters.virtual_host}"
+            user = "{broker.parameters.credentials.username}"
+            """
+        )
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notifications.bind(str(folder / "notify"))
+        self._notifications.settimeout(20)
+        self._environment = os.environ | {
+            "CREDENTIALS_DIRECTORY": str(credentials),
+            "NOTIFY_SOCKET": str(folder / "notify"),
+            "PYTHONPATH": os.pathsep.join([str(package.parent), *sys.path]),
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start it."""
+        code = "from telegram_stack.worker.main import main; raise SystemExit(main())"
+        worker = subprocess.Popen(
+            [sys.executable, "-c", code, "--config", str(self.config), *arguments],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._started.append(worker)
+        return worker
+
+    def notified(self) -> str:
+        """The next word to systemd."""
+        return self._notifications.recv(4096).decode()
+
+    def close(self) -> None:
+        """End what a test has left running."""
+        for worker in self._started:
+            worker.kill()
+            worker.communicate()
+        self._notifications.close()
+
+
+@pytest.fixture
+def process(database: Postgres, broker: Broker, tmp_path: Path) -> Iterator[Process]:
+    made = Process(database, broker, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.requirement("WK-06")
+async def test_sigterm_finishes_what_was_handed_over(
+    process: Process, broker: Broker, rows: Rows, channel: int
+) -> None:
+    worker = process.start()
+    assert process.notified() == "READY=1"
+    await until(lambda: _status(process.port)[0] == 200)
+    code, body = _status(process.port)
+    assert (code, body["status"], body["components"]["queue"]["status"]) == (200, "healthy", "healthy")
+    broker.publish(*(event(channel, number) for number in range(1, 501)))
+    await until(lambda: len(rows.states()) > 0)
+    worker.send_signal(signal.SIGTERM)
+    assert process.notified() == "STOPPING=1"
+    output, errors = worker.communicate(timeout=30)
+    assert (worker.returncode, errors) == (0, b"")
+    assert broker.ready(consumer_queue(broker.name)) + len(rows.states()) == 500
+    assert all(json.loads(line)["service"] == "telegram-signal-worker" for line in output.splitlines())
+    assert b"PETR4" not in output
+
+
+def _status(port: int) -> tuple[int, Any]:
+    try:
+        response = httpx.get(f"http://127.0.0.1:{port}/health")
+    except httpx.HTTPError as error:
+        return 0, str(error)
+    return response.status_code, response.json()
+
+
+@pytest.mark.requirement("WK-03")
+async def test_a_thousand_messages_have_a_thousand_effects_though_the_worker_is_killed(
+    process: Process, broker: Broker, rows: Rows, channel: int
+) -> None:
+    worker = process.start()
+    await until(lambda: _status(process.port)[0] == 200)
+    everything = [event(channel, number) for number in range(1, 1001)]
+    publishing = asyncio.create_task(asyncio.to_thread(broker.publish, *everything))
+    for least in (100, 300, 600):
+        await until(lambda least=least: len(rows.signals()) >= least, within=30)
+        worker.kill()
+        worker.communicate()
+        worker = process.start()
+    await publishing
+    await until(lambda: len(rows.states()) == 1000, within=30)
+    worker.terminate()
+    worker.communicate(timeout=30)
+    assert worker.returncode == 0
+    assert set(rows.states().values()) == {"published"}
+    assert [row[0] for row in rows.signals()] == list(range(1, 1001))
+    assert rows.failures() == []
+    assert broker.ready(consumer_queue(broker.name)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (lambda text: text, 0, "valid"),
+        (lambda text: 'mode = "hybrid"\n' + text, 2, 'mode = "hybrid" is not known to this version'),
+        (lambda text: 'handler = "nobody"\n' + text, 2, "installed: signals"),
+    ],
+)
+def test_check_says_what_is_wrong(process: Process, change: Callable[[str], str], code: int, words: str) -> None:
+    process.config.write_text(change(process.config.read_text()))
+    worker = process.start("--check")
+    output, errors = worker.communicate(timeout=30)
+    assert worker.returncode == code
+    assert words in (output + errors).decode()
