@@ -21,7 +21,8 @@ Kind = Literal["new", "edit", "delete"]
 MessageType = Literal["text", "photo", "video", "document", "voice", "audio", "sticker", "poll", "other"]
 """A text with a link preview is a text."""
 
-_HASH_BITS = 20
+_CONTENT_BITS = 19
+_SECOND_SHIFT = _CONTENT_BITS + 1
 
 
 class UnknownSchemaError(ValueError):
@@ -91,19 +92,27 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 def version_of(content: Content, message_date: datetime, edit_date: datetime | None) -> int:
-    """Order the states of one message: the edit's second in the high bits, a hash of the content in the low 20.
+    """Order the states of one message: the edit's second, then whether it is an edit, then 19 bits of a content hash.
 
     Live updates and history give the same number for the same state, which pts would not (history carries none).
-    Two edits within one second differ by hash only; the reader of history decides such a tie.
+    Two edits within one second differ by hash only: who receives them in their order uses `version_after`.
     """
     second = int((edit_date or message_date).timestamp())
     digest = hashlib.blake2b(msgspec.msgpack.encode(content), digest_size=4).digest()
-    return (second << _HASH_BITS) | (int.from_bytes(digest, "big") >> (32 - _HASH_BITS))
+    content_bits = int.from_bytes(digest, "big") >> (32 - _CONTENT_BITS)
+    return second << _SECOND_SHIFT | (edit_date is not None) << _CONTENT_BITS | content_bits
+
+
+def version_after(version: int, previous: int) -> int:
+    """`version`, moved behind `previous` when both are of the same second: what came later shows later."""
+    if version > previous or version >> _SECOND_SHIFT != previous >> _SECOND_SHIFT:
+        return version
+    return previous + 1
 
 
 def deletion(channel_id: int, message_id: int, received_at: datetime) -> Event:
     """A deletion. Its version is the second it was received at, above any edit that came before it."""
-    version = (int(received_at.timestamp()) + 1) << _HASH_BITS
+    version = (int(received_at.timestamp()) + 1) << _SECOND_SHIFT
     return Event(kind="delete", channel_id=channel_id, message_id=message_id, version=version, received_at=received_at)
 
 

@@ -98,6 +98,8 @@ async def run(config: GatewayConfig, stop: asyncio.Event) -> None:
 
     Raises ConfigError for a secret that is missing, SessionError when another gateway has the session.
     """
+    # Losing and restoring connections is told by our own source, once and in its own words.
+    logging.getLogger("telethon.network").setLevel(logging.CRITICAL)
     session = SessionFile(config.session_path, read_secret(config.telegram.session_key_file))
     api_hash = read_secret(config.telegram.api_hash_file)
     registry = CollectorRegistry()

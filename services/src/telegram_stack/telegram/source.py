@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,7 @@ from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.convert import marked, message_event
 from telegram_stack.telegram.recovery import Recovery
 from telegram_stack.telegram.session import SessionError, SessionFile
+from telegram_stack.telegram.versions import Versions
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ _QUEUE_DRAIN_SECONDS = 2.0
 
 _VOID = (errors.UnauthorizedError, errors.AuthKeyError, AuthKeyNotFound)
 """The session is of no use any more: revoked, in use elsewhere, or the account is banned."""
+
+_TEMPORARY = (OSError, EOFError, TimeoutError, errors.RPCError)
+"""The network's and Telegram's everyday troubles: connect again."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class TelegramSource:
         self._history_depth = history_depth
         self._connect_timeout = connect_timeout
         self._watchdog_seconds = watchdog_seconds
+        self._versions = Versions()
         self._recovery: Recovery | None = None
         self.state: State = "starting"
         self.cause = ""
@@ -118,8 +123,10 @@ class TelegramSource:
                 except _VOID as error:
                     self._note("unauthenticated", _void_cause(error))
                     await self._session_change(stamp, _VOID_SECONDS)
-                except (OSError, errors.RPCError, ValueError, TimeoutError) as error:
-                    self._note("connecting", f"{type(error).__name__}: {error}")
+                except Exception as error:
+                    if not isinstance(error, _TEMPORARY):
+                        log.exception("the connection ended by an error that nobody foresaw")
+                    self._note("connecting", str(error) or type(error).__name__)
                     await asyncio.sleep(backoff.next())
         finally:
             self.state = "stopped"
@@ -179,8 +186,7 @@ class TelegramSource:
             self._note("connected", "")
             self._reception.connected(True)
             backoff.reset()
-            await _first_failure(client.disconnected, self._watch(client), self._recovery.run())
-            raise ConnectionError("the connection was closed")
+            await _first_failure(_lost(client), self._watch(client), self._recovery.run())
         finally:
             self._reception.connected(False)
             await self._disconnect(client)
@@ -246,7 +252,8 @@ class TelegramSource:
         if channel_id is None or not self._channels.accepts(channel_id):
             return
         event = message_event(message, kind, received_at)
-        self._append(update, channel_id, [event] if event is not None else [], message.id if kind == "new" else 0)
+        taken = [] if event is None else [self._versions.settle(event)]
+        self._append(update, channel_id, taken, message.id if kind == "new" else 0)
 
     def _append(self, update: Any, channel_id: int, taken: Sequence[Event], message_id: int = 0) -> None:
         if taken and self._spool.full:
@@ -271,7 +278,8 @@ class TelegramSource:
 
     def _convert_history(self, message: Any) -> Event | None:
         try:
-            return message_event(message, "new", utc_now())
+            event = message_event(message, "new", utc_now())
+            return None if event is None else self._versions.settle(event)
         except Exception:
             log.exception("a message cannot be understood", extra={"message_id": getattr(message, "id", None)})
             self._reception.not_converted(None)
@@ -302,9 +310,18 @@ def _void_cause(error: Exception) -> str:
     )
 
 
-async def _first_failure(*awaitables: Any) -> None:
+async def _lost(client: TelegramClient) -> None:
+    """Wait for the end of the connection and raise why it ended."""
+    try:
+        await client.disconnected
+    except EOFError as error:
+        raise ConnectionError("Telegram has closed the connection") from error
+    raise ConnectionError("the connection was closed")
+
+
+async def _first_failure(*endless: Coroutine[Any, Any, None]) -> None:
     """Run all until the first ends, cancel the others, raise what it raised."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    tasks = [asyncio.create_task(coroutine) for coroutine in endless]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
