@@ -189,6 +189,9 @@ def test_a_saved_target_boots_with_its_service_and_its_limits(lab: Lab) -> None:
     assert re.search(rf"{lab.address('three')} three", lab.shell("one", "cat /etc/hosts"))
     assert took < 30  # 3 s promised, about 1 s on an idle machine; only ten times the promise is a failure
     lab.do("down", "three")
+    lab.do("forget", "provisioned")
+    assert json.loads(lab.do("list", "--json"))["snapshots"] == []
+    assert lab.shell("two", "systemctl is-active kept").strip() == "active"  # it stands on that layer still
     assert "three" not in lab.shell("one", "cat /etc/hosts")
 
 

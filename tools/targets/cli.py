@@ -83,6 +83,12 @@ class Verbs:
             if was_up:
                 Target(self.lab, machine).boot()
 
+    def forget(self, asked: argparse.Namespace) -> None:
+        """Delete a saved target; targets that started from it stay."""
+        with self.lab.lock("lab"):
+            self.lab.delete_snapshot(self.lab.snapshot(asked.name))
+            self.lab.drop_unused_layers()
+
     def cut(self, asked: argparse.Namespace) -> None:
         """Pull a target's network cable."""
         self._target(asked.name).set_cable(plugged=False)
@@ -191,6 +197,7 @@ def _parser(verbs: Verbs) -> argparse.ArgumentParser:
     verb("kill", verbs.kill)
     verb("reset", verbs.reset)
     verb("save", verbs.save).add_argument("snapshot", metavar="SNAP")
+    verb("forget", verbs.forget)
     verb("cut", verbs.cut)
     verb("heal", verbs.heal)
     verb("down", verbs.down)

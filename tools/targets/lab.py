@@ -138,6 +138,10 @@ class Lab:
         self.folder(snapshot.name)
         write(self.root / "snapshots" / f"{snapshot.name}.json", json.dumps(asdict(snapshot)))
 
+    def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """Forget a saved target."""
+        (self.root / "snapshots" / f"{snapshot.name}.json").unlink()
+
     def free_host(self, preferred: int) -> int:
         """A host number no target has, `preferred` if that is free."""
         taken = {machine.host for machine in self.machines()}
