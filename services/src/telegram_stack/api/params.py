@@ -1,0 +1,165 @@
+"""Query parameters and bodies, checked; every fault of a query is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
+from telegram_stack.api.errors import ApiError, FieldError, invalid
+
+T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
+
+STATUSES = (
+    "received",
+    "retrying",
+    "published",
+    "ignored",
+    "queued",
+    "failed",
+    "reprocess_pending",
+    "reprocessed",
+    "deleted",
+)
+MAX_LIMIT = 10_000
+MAX_OFFSET = 10_000_000
+MAX_BODY = 1 << 20
+_CHANNEL_BASE = 1_000_000_000_000
+_BIGINT = 1 << 63
+
+
+class Query:
+    """Takes parameters one by one and remembers what was wrong; `finish` raises it. Empty ones count as absent."""
+
+    def __init__(self, params: QueryParams) -> None:
+        self._params = params
+        self._errors: list[FieldError] = []
+
+    def one(self, name: str, read: Callable[[str], T], default: T) -> T:
+        """The parameter's value by `read`, which raises ValueError with the reason."""
+        values = self._read(name, read, split=False)
+        if len(values) > 1:
+            self._errors.append(FieldError(name, "is given more than once"))
+        return values[0] if values else default
+
+    def many(self, name: str, read: Callable[[str], T]) -> list[T]:
+        """All values: the parameter may be repeated, and each may be a comma list."""
+        return self._read(name, read, split=True)
+
+    def required(self, name: str) -> None:
+        """Complain when there is no such parameter."""
+        if not any(value.strip() for value in self._params.getlist(name)):
+            self._errors.append(FieldError(name, "is required"))
+
+    def finish(self) -> None:
+        """Raise ApiError 422 when anything was wrong."""
+        if self._errors:
+            raise invalid(self._errors)
+
+    def _read(self, name: str, read: Callable[[str], T], *, split: bool) -> list[T]:
+        given = self._params.getlist(name)
+        texts = [part for value in given for part in value.split(",")] if split else given
+        values: list[T] = []
+        for text in filter(None, (text.strip() for text in texts)):
+            try:
+                values.append(read(text))
+            except ValueError as error:
+                self._errors.append(FieldError(name, str(error)))
+        return values
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `low` to `high`."""
+
+    def read(text: str) -> int:
+        if not (text.lstrip("-").isascii() and text.lstrip("-").isdigit()) or not low <= int(text[:20]) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def channel_id(text: str) -> int:
+    """A channel's marked id (``-100…``); without the mark it is added, as some clients leave it out."""
+    try:
+        value = integer(1 - _BIGINT, _BIGINT - 1)(text)
+    except ValueError:
+        raise ValueError("must be a channel id such as -1001234567890") from None
+    if value == 0:
+        raise ValueError("must be a channel id such as -1001234567890")
+    return -_CHANNEL_BASE - value if 0 < value < _CHANNEL_BASE else value
+
+
+message_id = integer(1, _BIGINT - 1)
+
+
+def moment(text: str) -> datetime:
+    """A time of ISO 8601; UTC where it names no zone. A ``+`` that became a space in the URL is put back."""
+    try:
+        value = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        raise ValueError("must be a time such as 2026-05-04T12:00:00Z") from None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def status(text: str) -> str:
+    """One of `STATUSES`."""
+    if text not in STATUSES:
+        raise ValueError(f"must be one of {', '.join(STATUSES)}")
+    return text
+
+
+def boolean(text: str) -> bool:
+    """``true`` or ``false``, ``1`` or ``0``."""
+    if text.lower() not in {"true", "false", "1", "0"}:
+        raise ValueError("must be true or false")
+    return text.lower() in {"true", "1"}
+
+
+def words(limit: int) -> Callable[[str], str]:
+    """A reader of texts of at most `limit` characters."""
+
+    def read(text: str) -> str:
+        if len(text) > limit or "\0" in text:
+            raise ValueError(f"must have at most {limit} characters and no NUL")
+        return text
+
+    return read
+
+
+def row_uuid(text: str) -> UUID:
+    """A message's row id."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise ValueError("must be a UUID") from None
+
+
+def from_path(request: Request, name: str, read: Callable[[str], T]) -> T:
+    """The path's parameter `name`; raises ApiError 422."""
+    try:
+        return read(request.path_params[name])
+    except ValueError as error:
+        raise invalid([FieldError(name, str(error))]) from error
+
+
+async def body(request: Request, kind: type[S]) -> S:
+    """The JSON body as `kind`; raises ApiError 422 that names the member, or 413."""
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY:
+            raise ApiError(413, "too_large", f"The body has more than {MAX_BODY} bytes")
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$")
+        raise invalid([FieldError(place.rstrip("`").lstrip(".") or "body", reason)]) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise invalid([FieldError("body", "is not JSON")]) from error

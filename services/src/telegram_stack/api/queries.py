@@ -1,0 +1,297 @@
+"""What the API asks of the database, and the shapes it answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from telegram_stack.database import Connection
+from telegram_stack.events import utc_now
+from telegram_stack.ids import key_of
+
+
+class Message(msgspec.Struct, rename="camel", kw_only=True):
+    """A message in the legacy names, and what we know besides. Ids are strings, as they were."""
+
+    id: UUID
+    channel_id: str
+    message_id: str
+    thread_id: str | None
+    source: str
+    message_type: str
+    text: str | None
+    caption: str | None
+    media_type: str | None
+    media_refs: list[dict[str, Any]]
+    status: str
+    received_at: datetime
+    telegram_date: datetime
+    published_at: datetime | None
+    failed_at: datetime | None
+    queued_at: datetime | None
+    reprocess_requested_at: datetime | None
+    reprocessed_at: datetime | None
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+    edit_date: datetime | None
+    sender_id: str | None
+    grouped_id: str | None
+    entities: list[dict[str, Any]]
+    reply_to: dict[str, Any] | None
+    forward: dict[str, Any] | None
+
+
+class Channel(msgspec.Struct, rename="camel", kw_only=True):
+    """A channel of the registry."""
+
+    id: str
+    channel_id: str
+    label: str | None
+    description: str | None
+    title: str | None
+    username: str | None
+    is_active: bool
+    last_message_id: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass
+class MessageFilter:
+    """Which messages; empty lists and None let all through. Times are on the moment of receipt."""
+
+    channels: list[int] = field(default_factory=list)
+    messages: list[int] = field(default_factory=list)
+    statuses: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    since: datetime | None = None
+    until: datetime | None = None
+    search: str | None = None
+    include_deleted: bool = False
+
+
+_STATUS = "CASE WHEN m.deleted_at IS NOT NULL THEN 'deleted' ELSE coalesce(p.status, 'received') END"
+_FROM = """
+FROM telegram.messages m
+LEFT JOIN telegram.processing p
+  ON p.consumer = %(consumer)s AND p.channel_id = m.channel_id AND p.message_id = m.message_id
+"""
+_SELECT = f"""
+SELECT m.id, m.channel_id, m.message_id, m.topic_id, m.source, m.message_type, m.text, m.media, m.link_preview,
+  {_STATUS} AS status, m.received_at, m.message_date, m.metadata, m.stored_at, m.edit_date, m.deleted_at, m.sender_id,
+  m.grouped_id, m.entities, m.reply_to, m.forward, p.metadata AS processing, p.updated_at AS processed_at
+{_FROM}"""
+
+
+async def list_messages(
+    connection: Connection, consumer: str, wanted: MessageFilter, *, ascending: bool, limit: int, offset: int
+) -> tuple[list[Message], int]:
+    """One page, by Telegram's date, and how many there are in all."""
+    where, values = _where(wanted)
+    values |= {"consumer": consumer, "limit": limit, "offset": offset}
+    order = sql.SQL("ASC" if ascending else "DESC")
+    page = sql.SQL(_SELECT + "WHERE {where} ORDER BY {order} LIMIT %(limit)s OFFSET %(offset)s").format(
+        where=where,
+        order=sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier("m", column), order)
+            for column in ("message_date", "message_id", "channel_id")
+        ),
+    )
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(page, values)
+        rows = [_message(row) for row in await cursor.fetchall()]
+        if offset == 0 and len(rows) < limit:
+            return rows, len(rows)
+        # The state is joined for the count only when it is asked for.
+        counted = _FROM if wanted.statuses else "FROM telegram.messages m "
+        await cursor.execute(sql.SQL("SELECT count(*) AS total " + counted + "WHERE {}").format(where), values)
+        total = await cursor.fetchone()
+    return rows, total["total"] if total else 0
+
+
+def _where(wanted: MessageFilter) -> tuple[sql.Composed, dict[str, Any]]:
+    conditions: dict[str, tuple[str, Any]] = {
+        "channels": ("m.channel_id = ANY(%(channels)s)", wanted.channels),
+        "messages": ("m.message_id = ANY(%(messages)s)", wanted.messages),
+        "statuses": (f"{_STATUS} = ANY(%(statuses)s)", wanted.statuses),
+        "sources": ("m.source = ANY(%(sources)s)", wanted.sources),
+        "since": ("m.received_at >= %(since)s", wanted.since),
+        "until": ("m.received_at <= %(until)s", wanted.until),
+        "search": ("m.text ILIKE %(search)s", _pattern(wanted.search)),
+    }
+    given = {name: pair for name, pair in conditions.items() if pair[1]}
+    parts = [sql.SQL(text) for text, _ in given.values()]
+    if not (wanted.include_deleted or "deleted" in wanted.statuses):
+        parts.append(sql.SQL("m.deleted_at IS NULL"))
+    return sql.SQL(" AND ").join(parts or [sql.SQL("true")]), {name: value for name, (_, value) in given.items()}
+
+
+def _pattern(search: str | None) -> str | None:
+    if not search:
+        return None
+    for character in "\\%_":
+        search = search.replace(character, f"\\{character}")
+    return f"%{search}%"
+
+
+async def get_message(connection: Connection, consumer: str, row_id: UUID) -> Message | None:
+    """The message with that row id, deleted or not."""
+    key = key_of(row_id)
+    if key is None:
+        return None
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            _SELECT + "WHERE m.channel_id = %(channel)s AND m.message_id = %(message)s",
+            {"consumer": consumer, "channel": key[0], "message": key[1]},
+        )
+        row = await cursor.fetchone()
+    return _message(row) if row else None
+
+
+async def unprocessed(
+    connection: Connection, consumer: str, channel: int, statuses: list[str], limit: int
+) -> list[Message]:
+    """The oldest messages of `channel` whose state for `consumer` is one of `statuses`."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            _SELECT
+            + "WHERE m.channel_id = %(channel)s AND m.deleted_at IS NULL"
+            + " AND coalesce(p.status, 'received') = ANY(%(statuses)s)"
+            + " ORDER BY m.message_date, m.message_id LIMIT %(limit)s",
+            {"consumer": consumer, "channel": channel, "statuses": statuses, "limit": limit},
+        )
+        return [_message(row) for row in await cursor.fetchall()]
+
+
+_FIND = """
+SELECT channel_id, message_id, max(version) AS version FROM telegram.messages
+WHERE message_id = ANY(%(ids)s) AND (%(channel)s::bigint IS NULL OR channel_id = %(channel)s)
+GROUP BY channel_id, message_id ORDER BY channel_id, message_id
+"""
+
+_MARK = """
+INSERT INTO telegram.processing AS p (consumer, channel_id, message_id, version, status, attempts, metadata)
+SELECT %s, k.channel_id, k.message_id, k.version, 'published', 1, %s
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS k (channel_id, message_id, version)
+ORDER BY k.channel_id, k.message_id
+ON CONFLICT (consumer, channel_id, message_id) DO UPDATE SET
+  version = excluded.version, status = excluded.status, error = NULL,
+  metadata = p.metadata || excluded.metadata, updated_at = now()
+WHERE excluded.version > p.version OR p.status NOT IN ('published', 'deleted')
+"""
+
+
+async def find_keys(connection: Connection, ids: list[int], channel: int | None) -> list[tuple[int, int, int]]:
+    """Channel, message and version of the messages with those Telegram ids, in `channel` or anywhere."""
+    cursor = await connection.execute(_FIND, {"ids": ids, "channel": channel})
+    return await cursor.fetchall()
+
+
+async def mark_processed(connection: Connection, consumer: str, keys: list[tuple[int, int, int]]) -> int:
+    """Mark them as published by `consumer`; how many were not so already."""
+    if not keys:
+        return 0
+    metadata = Jsonb({"processed_by": consumer, "processed_at": utc_now().isoformat()})
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    cursor = await connection.execute(_MARK, [consumer, metadata, *columns])
+    return cursor.rowcount
+
+
+_CHANNEL_COLUMNS = "channel_id, label, description, title, username, is_active, last_message_id, created_at, updated_at"
+
+
+async def list_channels(connection: Connection) -> list[Channel]:
+    """The whole registry."""
+    return await _channels(connection, f"SELECT {_CHANNEL_COLUMNS} FROM telegram.channels ORDER BY channel_id", {})  # noqa: S608
+
+
+async def add_channel(connection: Connection, channel: int, values: dict[str, Any]) -> Channel | None:
+    """Register `channel`; None when it is there already."""
+    query = f"""
+        INSERT INTO telegram.channels (channel_id, label, description, is_active)
+        VALUES (%(channel)s, %(label)s, %(description)s, %(is_active)s)
+        ON CONFLICT (channel_id) DO NOTHING RETURNING {_CHANNEL_COLUMNS}"""  # noqa: S608
+    return next(iter(await _channels(connection, query, {"channel": channel, **values})), None)
+
+
+async def change_channel(connection: Connection, channel: int, values: dict[str, Any]) -> Channel | None:
+    """Set the columns of `values` (label, description, is_active); None when there is no such channel."""
+    changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in sorted(values)]
+    query = sql.SQL("UPDATE telegram.channels SET {} WHERE channel_id = %(channel)s RETURNING {}").format(
+        sql.SQL(", ").join([*changes, sql.SQL("updated_at = now()")]), sql.SQL(_CHANNEL_COLUMNS)
+    )
+    return next(iter(await _channels(connection, query, {"channel": channel, **values})), None)
+
+
+async def _channels(connection: Connection, query: Any, values: dict[str, Any]) -> list[Channel]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query, values)
+        rows = await cursor.fetchall()
+    return [
+        Channel(
+            id=str(row["channel_id"]),
+            **{
+                **row,
+                "channel_id": str(row["channel_id"]),
+                "last_message_id": _text(row["last_message_id"]),
+            },
+        )
+        for row in rows
+    ]
+
+
+def _text(value: int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _message(row: dict[str, Any]) -> Message:
+    media, status, processed_at = row["media"], row["status"], row["processed_at"]
+    metadata = {**row["metadata"], **(row["processing"] or {})}
+    if row["link_preview"]:
+        metadata["linkPreview"] = row["link_preview"]
+    return Message(
+        id=row["id"],
+        channel_id=str(row["channel_id"]),
+        message_id=str(row["message_id"]),
+        thread_id=_text(row["topic_id"]),
+        source=row["source"],
+        message_type=row["message_type"],
+        text=row["text"],
+        caption=row["text"] if media else None,
+        media_type=media.get("type") if media else None,
+        media_refs=[_media(media)] if media else [],
+        status=status,
+        received_at=row["received_at"],
+        telegram_date=row["message_date"],
+        published_at=processed_at if status == "published" else None,
+        failed_at=processed_at if status == "failed" else None,
+        queued_at=None,
+        reprocess_requested_at=processed_at if status == "reprocess_pending" else None,
+        reprocessed_at=processed_at if status == "reprocessed" else None,
+        metadata=metadata,
+        created_at=row["stored_at"],
+        updated_at=max(filter(None, (row["stored_at"], processed_at, row["deleted_at"]))),
+        deleted_at=row["deleted_at"],
+        edit_date=row["edit_date"],
+        sender_id=_text(row["sender_id"]),
+        grouped_id=_text(row["grouped_id"]),
+        entities=row["entities"] or [],
+        reply_to=row["reply_to"],
+        forward=row["forward"],
+    )
+
+
+def _media(media: dict[str, Any]) -> dict[str, Any]:
+    """In camelCase, without the access hash: it belongs to the account. The id is a string: it has 64 bits."""
+    names = {name: name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:]) for name in media}
+    shown = {names[name]: value for name, value in media.items() if name != "access_hash"}
+    return shown | {"id": _text(media.get("id"))}
