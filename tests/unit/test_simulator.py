@@ -289,6 +289,8 @@ async def test_history_reads_backwards_forwards_and_between(telegram: Telegram) 
         assert await ids(min_id=100, max_id=104) == [103, 102, 101]
         assert await ids(limit=3, offset_id=10) == [9, 8, 6]
         assert await ids(limit=2, add_offset=1) == [249, 248]
+        assert await ids(limit=5, offset_id=100, add_offset=-3) == [102, 101, 100, 99, 98]
+        assert await ids(limit=5, offset_id=241, add_offset=-12) == [250, 249, 248]
         assert await ids(offset_date=datetime(2020, 1, 1, tzinfo=UTC)) == []
         assert (await client.get_messages(marked(channel.id), limit=0)).total == 248
         found = await client.get_messages(marked(channel.id), ids=[1, 7, 250, 9999])
