@@ -1,0 +1,300 @@
+"""The API over a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from tests.integration.servers import Cable, Postgres, cable, postgres, postgres_programs
+
+from telegram_stack.api.app import Api
+from telegram_stack.api.health import Health
+from telegram_stack.api.tokens import parse_tokens
+from telegram_stack.database import DatabaseConfig, open_pool, ping
+from telegram_stack.ids import row_id
+
+pytestmark = pytest.mark.skipif(postgres_programs() is None, reason="PostgreSQL is not installed")
+
+TOKEN = "writer-token-0123456789"
+START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+_channels = itertools.count(-1_000_000_000_001, -1)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def channel() -> int:
+    """A channel that only this test has."""
+    return next(_channels)
+
+
+class Data:
+    """Writes what gateway and worker would have written."""
+
+    def __init__(self, connection: psycopg.Connection[Any], channel: int) -> None:
+        self._connection = connection
+        self._channel = channel
+
+    def message(self, number: int, text: str = "hello", **columns: Any) -> str:
+        """One message, a minute later for each number; returns its row id."""
+        moment = START + timedelta(minutes=number)
+        identity = row_id(columns.get("channel_id", self._channel), number)
+        values = {
+            "id": identity,
+            "channel_id": self._channel,
+            "message_id": number,
+            "message_date": moment,
+            "version": 10,
+            "source": "user_client",
+            "message_type": "text",
+            "text": text,
+            "received_at": moment,
+        } | columns
+        names = ", ".join(values)
+        places = ", ".join(f"%({name})s" for name in values)
+        statement = f"INSERT INTO telegram.messages ({names}) VALUES ({places})"  # noqa: S608
+        self._connection.execute(statement.encode(), values)
+        return str(identity)
+
+    def state(self, number: int, status: str, consumer: str = "signals", **metadata: Any) -> None:
+        """What `consumer` made of a message."""
+        self._connection.execute(
+            "INSERT INTO telegram.processing (consumer, channel_id, message_id, version, status, metadata)"
+            " VALUES (%s, %s, %s, 10, %s, %s)",
+            [consumer, self._channel, number, status, Jsonb(metadata)],
+        )
+
+
+@pytest.fixture
+def data(database: Postgres, channel: int) -> Iterator[Data]:
+    with database.connect() as connection:
+        yield Data(connection, channel)
+
+
+@pytest.fixture
+async def link(database: Postgres) -> AsyncIterator[Cable]:
+    async with cable("127.0.0.1", database.port) as made:
+        yield made
+
+
+@pytest.fixture
+async def http(database: Postgres, link: Cable, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    password = tmp_path / "password"
+    password.write_text(database.password)
+    config = DatabaseConfig(user="telegram_api", password_file=str(password), port=link.port, timeout=1.0)
+    pool = await open_pool(config, "test")
+
+    async def check() -> str | None:
+        await ping(pool)
+        return None
+
+    api = Api(pool, parse_tokens(f"test:write:{TOKEN}"), Health({"database": check}), "signals")
+    transport = httpx.ASGITransport(api.application())
+    async with httpx.AsyncClient(transport=transport, base_url="http://api", headers={"X-API-Key": TOKEN}) as client:
+        yield client
+    await pool.close()
+
+
+async def listed(http: httpx.AsyncClient, channel: int, **query: Any) -> list[int]:
+    """The message ids that a query finds."""
+    answer = await http.get("/api/messages", params={"channelId": channel, **query})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["success"] is True
+    return [int(row["messageId"]) for row in answer.json()["data"]]
+
+
+@pytest.mark.requirement("API-01")
+async def test_a_message_has_the_legacy_names(http: httpx.AsyncClient, data: Data, channel: int) -> None:
+    identity = data.message(
+        1,
+        "Veja",
+        message_type="photo",
+        media=Jsonb({"type": "photo", "id": 2**60, "access_hash": 42, "mime_type": "image/jpeg"}),
+        topic_id=7,
+        sender_id=8,
+        metadata=Jsonb({"a": 1}),
+    )
+    data.state(1, "published", processed_by="signals", signal_asset="PETR4")
+    answer = await http.get(f"/api/messages/{identity}")
+    message = answer.json()["data"]
+    expected = {
+        "id": identity,
+        "channelId": str(channel),
+        "messageId": "1",
+        "threadId": "7",
+        "senderId": "8",
+        "source": "user_client",
+        "messageType": "photo",
+        "text": "Veja",
+        "caption": "Veja",
+        "mediaType": "photo",
+        "mediaRefs": [{"type": "photo", "id": str(2**60), "mimeType": "image/jpeg"}],
+        "status": "published",
+        "telegramDate": "2026-05-04T12:01:00Z",
+        "receivedAt": "2026-05-04T12:01:00Z",
+        "metadata": {"a": 1, "processed_by": "signals", "signal_asset": "PETR4"},
+        "deletedAt": None,
+    }
+    assert {name: message[name] for name in expected} == expected
+    assert message["publishedAt"] is not None
+    assert "42" not in answer.text.replace(identity, "")
+
+
+async def test_a_message_that_does_not_exist(http: httpx.AsyncClient, channel: int) -> None:
+    answer = await http.get(f"/api/messages/{row_id(channel, 1)}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.requirement("API-01")
+async def test_messages_are_found_by_each_filter(http: httpx.AsyncClient, data: Data, channel: int) -> None:
+    data.message(1, "ATIVO: PETR4")
+    data.message(2, "100% sure", source="bot")
+    data.message(3, "100 percent", received_at=START + timedelta(days=1))
+    data.message(4, "gone", deleted_at=START)
+    data.state(1, "published")
+    data.state(2, "ignored")
+    data.state(4, "published")
+    data.state(3, "published", consumer="another")
+    for query, found in (
+        ({}, [3, 2, 1]),
+        ({"sort": "asc"}, [1, 2, 3]),
+        ({"includeDeleted": "true"}, [4, 3, 2, 1]),
+        ({"messageId": "1,3"}, [3, 1]),
+        ({"status": "published"}, [1]),
+        ({"status": "received"}, [3]),
+        ({"status": "published,ignored"}, [2, 1]),
+        ({"status": "deleted"}, [4]),
+        ({"source": "bot"}, [2]),
+        ({"search": "petr"}, [1]),
+        ({"search": "100%"}, [2]),
+        ({"from": "2026-05-05T00:00:00Z"}, [3]),
+        ({"to": "2026-05-05T00:00:00Z"}, [2, 1]),
+        ({"limit": 1, "offset": 1}, [2]),
+        ({"offset": 10}, []),
+    ):
+        assert await listed(http, channel, **query) == found, query
+
+
+@pytest.mark.requirement("API-01")
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"total": 5, "limit": 2, "offset": 0, "hasMore": True},
+        {"total": 5, "limit": 2, "offset": 4, "hasMore": False},
+        {"total": 5, "limit": 5, "offset": 0, "hasMore": False},
+        {"total": 5, "limit": 50, "offset": 0, "hasMore": False},
+        {"total": 5, "limit": 2, "offset": 9, "hasMore": False},
+    ],
+)
+async def test_pages_say_what_is_left(
+    http: httpx.AsyncClient, data: Data, channel: int, page: dict[str, int | bool]
+) -> None:
+    for number in range(1, 6):
+        data.message(number)
+    query = {"channelId": channel, "limit": page["limit"], "offset": page["offset"]}
+    answer = await http.get("/api/messages", params=query)
+    assert answer.json()["pagination"] == page
+
+
+async def test_a_page_counts_by_state_too(http: httpx.AsyncClient, data: Data, channel: int) -> None:
+    for number in range(1, 6):
+        data.message(number)
+        data.state(number, "ignored" if number < 4 else "published")
+    answer = await http.get("/api/messages", params={"channelId": channel, "limit": 2, "status": "ignored"})
+    assert answer.json()["pagination"]["total"] == 3
+
+
+@pytest.mark.requirement("API-01")
+async def test_unprocessed_messages_leave_once_they_are_marked(
+    http: httpx.AsyncClient, data: Data, channel: int
+) -> None:
+    identities = [data.message(number) for number in (1, 2, 3)]
+    data.message(4, deleted_at=START)
+    data.state(2, "published", consumer="tp-capital")
+
+    async def waiting() -> list[str]:
+        query: dict[str, str | int] = {"channel": str(channel), "excludeProcessedBy": "tp-capital", "limit": 100}
+        body = (await http.get("/api/messages/unprocessed", params=query)).json()
+        assert body["count"] == len(body["data"])
+        assert body["filters"]["excludeProcessedBy"] == "tp-capital"
+        return [row["messageId"] for row in body["data"]]
+
+    assert await waiting() == ["1", "3"]
+    body = {"messageIds": [1, identities[2], "99"], "processedBy": "tp-capital", "channelId": channel}
+    answer = await http.post("/api/messages/mark-processed", json=body)
+    assert answer.json()["data"] == {"requested": 3, "updated": 2, "notFound": ["99"]}
+    assert await waiting() == []
+    answer = await http.post("/api/messages/mark-processed", json=body)
+    assert answer.json()["data"]["updated"] == 0
+    assert await listed(http, channel, status="received") == [3, 2, 1]  # for the consumer that the API shows
+
+
+async def test_an_id_of_several_channels_needs_its_channel(http: httpx.AsyncClient, data: Data, channel: int) -> None:
+    other = next(_channels)
+    data.message(70)
+    identity = data.message(70, channel_id=other)
+    body: dict[str, Any] = {"messageIds": [70], "processedBy": "ambiguous"}
+    answer = await http.post("/api/messages/mark-processed", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (409, "ambiguous")
+    assert answer.json()["errors"][0]["field"] == "messageIds[0]"
+    answer = await http.post("/api/messages/mark-processed", json=body | {"messageIds": [identity]})
+    assert answer.json()["data"]["updated"] == 1
+    answer = await http.post("/api/messages/mark-processed", json=body | {"channelId": str(channel)})
+    assert answer.json()["data"]["updated"] == 1
+
+
+@pytest.mark.requirement("API-01")
+async def test_channels_are_registered_changed_and_taken_out(http: httpx.AsyncClient, channel: int) -> None:
+    answer = await http.post("/api/channels", json={"channelId": channel, "label": "Swing"})
+    assert answer.status_code == 201
+    assert answer.json()["data"]["isActive"] is True
+    assert answer.json()["data"]["channelId"] == answer.json()["data"]["id"] == str(channel)
+    assert (await http.post("/api/channels", json={"channelId": channel})).status_code == 409
+    changed = (await http.put(f"/api/channels/{channel}", json={"description": "d"})).json()["data"]
+    assert (changed["label"], changed["description"]) == ("Swing", "d")
+    assert (await http.put(f"/api/channels/{channel}", json={"label": None})).json()["data"]["label"] is None
+    assert (await http.delete(f"/api/channels/{channel}")).json()["data"]["isActive"] is False
+    rows = {row["id"]: row for row in (await http.get("/api/channels")).json()["data"]}
+    assert rows[str(channel)]["isActive"] is False
+    assert (await http.put(f"/api/channels/{next(_channels)}", json={"label": "x"})).status_code == 404
+
+
+@pytest.mark.requirement("API-03")
+async def test_without_its_database_it_says_so_and_comes_back(
+    http: httpx.AsyncClient, link: Cable, data: Data, channel: int
+) -> None:
+    data.message(1)
+    assert await listed(http, channel) == [1]
+    await link.cut()
+    answer = await http.get("/api/messages", params={"channelId": channel})
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+    assert answer.headers["Retry-After"]
+    health = await http.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
+    await link.mend()
+    async with asyncio.timeout(20):
+        while (await http.get("/health")).status_code != 200:
+            await asyncio.sleep(0.1)
+    assert await listed(http, channel) == [1]
+
+
+async def test_a_restarted_database_costs_no_request(
+    http: httpx.AsyncClient, link: Cable, data: Data, channel: int
+) -> None:
+    data.message(1)
+    await asyncio.gather(*(listed(http, channel) for _ in range(20)))  # every connection of the pool is open
+    await link.cut()
+    await link.mend()
+    assert await asyncio.gather(*(listed(http, channel) for _ in range(20))) == [[1]] * 20
