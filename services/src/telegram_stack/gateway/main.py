@@ -24,7 +24,7 @@ from telegram_stack.gateway.trace import Trace
 from telegram_stack.observability.http import serve
 from telegram_stack.observability.systemd import notify, watchdog
 from telegram_stack.sinks.base import Observer, Sink, SinkUnavailableError, drain
-from telegram_stack.sinks.cache import CacheSink, primary
+from telegram_stack.sinks.cache import open_cache
 from telegram_stack.sinks.database import DatabaseSink
 from telegram_stack.sinks.queue import QueueSink
 from telegram_stack.spool import Entry, Spool
@@ -227,7 +227,7 @@ def _other_sinks(config: GatewayConfig) -> Iterator[Sink]:
         yield QueueSink(config.queue, read_secret(config.queue.password_file))
     cache = config.cache
     sentinel_password = None if cache.sentinel_password_file is None else read_secret(cache.sentinel_password_file)
-    yield CacheSink(primary(cache, read_secret(cache.password_file), sentinel_password), cache.consumers)
+    yield open_cache(cache, read_secret(cache.password_file), sentinel_password)
 
 
 async def _follow_registry(database: DatabaseSink, channels: Channels, spool: Spool) -> None:

@@ -49,8 +49,10 @@ class CacheSink:
 
     name = "cache"
 
-    def __init__(self, redis: Redis, consumers: Sequence[str]) -> None:
+    def __init__(self, redis: Redis, consumers: Sequence[str], sentinels: Sequence[Redis] = ()) -> None:
+        """`sentinels` are the clients that `redis` asks for the primary; they are closed with it."""
         self._redis = redis
+        self._sentinels = sentinels
         self._consumers = tuple(consumers)
         # The gateway is the cache's only writer of new states, so its memory keeps older ones from overwriting.
         self._versions: OrderedDict[tuple[int, int], int] = OrderedDict()
@@ -103,11 +105,12 @@ class CacheSink:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        for client in (self._redis, *self._sentinels):
+            await client.aclose()
 
 
-def primary(config: CacheConfig, password: str, sentinel_password: str | None) -> Redis:
-    """A client of the primary that the sentinels of `config` name, asked again at each new connection."""
+def open_cache(config: CacheConfig, password: str, sentinel_password: str | None) -> CacheSink:
+    """A sink that writes to the primary which the sentinels name; they are asked again at each new connection."""
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         [_address(address) for address in config.sentinels],
         sentinel_kwargs={
@@ -120,8 +123,7 @@ def primary(config: CacheConfig, password: str, sentinel_password: str | None) -
         username=config.user,
         password=password,
     )
-    client: Redis = sentinel.master_for(config.sentinel_name)
-    return client
+    return CacheSink(sentinel.master_for(config.sentinel_name), config.consumers, sentinel.sentinels)
 
 
 def _address(text: str) -> tuple[str, int]:

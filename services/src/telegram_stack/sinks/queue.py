@@ -190,9 +190,10 @@ def _resolver(future: asyncio.Future[None]) -> Callable[[object], None]:
 
 
 def _reason(reason: object) -> str:
-    """pika wraps the cause in tuples and chains; the innermost words are the useful ones."""
-    if isinstance(reason, pika.exceptions.AMQPConnectionWorkflowFailed):
-        return _reason(reason.exceptions[-1])
+    """pika wraps causes in workflows, phases and tuples; the innermost has the useful words."""
     if isinstance(reason, BaseException):
-        return str(reason.args[-1] if reason.args else "") or type(reason).__name__
-    return str(reason)
+        inner = getattr(reason, "exceptions", None) or [getattr(reason, "exception", None)]
+        nested = inner[-1] or next((part for part in reason.args if isinstance(part, BaseException)), None)
+        if nested is not None:
+            return _reason(nested)
+    return str(reason) or type(reason).__name__
