@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +18,7 @@ import httpx
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from tests.integration.servers import Cable, Postgres, cable, postgres, postgres_programs
+from tests.integration.servers import Cable, Postgres, cable, free_port, postgres, postgres_programs
 
 from telegram_stack.api.app import Api
 from telegram_stack.api.health import Health
@@ -298,3 +303,63 @@ async def test_a_restarted_database_costs_no_request(
     await link.cut()
     await link.mend()
     assert await asyncio.gather(*(listed(http, channel) for _ in range(20))) == [[1]] * 20
+
+
+class Process:
+    """The API as systemd runs it."""
+
+    def __init__(self, database: Postgres, folder: Path, tokens: str) -> None:
+        secrets = {"postgres-password": database.password, "redis-password": "none", "tokens": tokens}
+        for name, secret in secrets.items():
+            (folder / name).write_text(secret)
+        self.port = free_port()
+        config = folder / "api.toml"
+        config.write_text(f'port = {self.port}\n[database]\nuser = "telegram_api"\nport = {database.port}\n')
+        self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notifications.bind(str(folder / "notify"))
+        self._notifications.settimeout(30)
+        self.running = subprocess.Popen(
+            [sys.executable, "-m", "telegram_stack.api.main", "--config", str(config)],
+            env=os.environ
+            | {
+                "CREDENTIALS_DIRECTORY": str(folder),
+                "NOTIFY_SOCKET": str(folder / "notify"),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def notified(self) -> str:
+        """The next word to systemd."""
+        return self._notifications.recv(4096).decode()
+
+    def close(self) -> None:
+        """End it."""
+        self.running.kill()
+        self.running.communicate()
+        self._notifications.close()
+
+
+def test_the_program_is_ready_serves_and_stops(database: Postgres, tmp_path: Path) -> None:
+    with contextlib.closing(Process(database, tmp_path, f"test:write:{TOKEN}")) as process:
+        assert process.notified() == "READY=1"
+        url = f"http://127.0.0.1:{process.port}"
+        health = httpx.get(f"{url}/health", timeout=20).json()
+        assert (health["status"], health["components"]["database"]["status"]) == ("degraded", "healthy")
+        assert httpx.get(f"{url}/api/channels").status_code == 401
+        assert httpx.get(f"{url}/api/channels?search=confidential", headers={"X-API-Key": TOKEN}).status_code == 200
+        process.running.terminate()
+        assert process.notified() == "STOPPING=1"
+        output, errors = process.running.communicate(timeout=20)
+        assert (process.running.returncode, errors) == (0, b"")
+        assert TOKEN.encode() not in output
+        assert b"confidential" not in output
+
+
+def test_bad_tokens_stop_the_program_with_a_sentence(database: Postgres, tmp_path: Path) -> None:
+    with contextlib.closing(Process(database, tmp_path, "just-a-token")) as process:
+        _, errors = process.running.communicate(timeout=20)
+        assert process.running.returncode == 2
+        assert b"line 1 is not name:scope:token" in errors
+        assert b"just-a-token" not in errors

@@ -294,6 +294,15 @@ async def test_what_does_not_listen_is_named() -> None:
         await health.http_get("127.0.0.1", port, "/", 1.0)
 
 
+async def test_a_cache_without_sentinels_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    config = CacheConfig(password_file=str(Path(__file__)), sentinels=(address,))
+    with pytest.raises(UnhealthyError) as caught:
+        await health.cache_check(config)()
+    assert str(caught.value) == f"no sentinel ({address}) names a primary of telegram"
+
+
 async def test_the_service_says_what_it_is() -> None:
     async with client() as http:
         answer = await http.get("/")

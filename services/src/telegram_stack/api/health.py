@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from telegram_stack.api.config import ApiConfig, CacheConfig
@@ -96,7 +98,11 @@ def cache_check(config: CacheConfig) -> Check:
         if config.sentinel_password_file
         else {}
     )
-    limits = {"socket_timeout": config.timeout, "socket_connect_timeout": config.timeout}
+    limits = {
+        "socket_timeout": config.timeout,
+        "socket_connect_timeout": config.timeout,
+        "retry": Retry(NoBackoff(), 0),  # health says how it is, not how it might become
+    }
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         [(host.strip("[]"), int(port)) for host, _, port in (item.rpartition(":") for item in config.sentinels)],
         sentinel_kwargs={**limits, **sentinel_login},
@@ -109,8 +115,11 @@ def cache_check(config: CacheConfig) -> Check:
     async def cache() -> str | None:
         try:
             await primary.ping()
+        except MasterNotFoundError as error:
+            sentinels = ", ".join(config.sentinels)
+            raise UnhealthyError(f"no sentinel ({sentinels}) names a primary of {config.sentinel_name}") from error
         except (RedisError, OSError) as error:
-            raise UnhealthyError(str(error) or type(error).__name__) from error
+            raise UnhealthyError(f"the primary: {str(error) or type(error).__name__}") from error
         return None
 
     return cache

@@ -53,3 +53,7 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
 def _ready() -> None:
     notify("READY=1")
     _log.info("ready")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -108,3 +108,7 @@ def application(worker: Worker, pool: Pool, config: WorkerConfig) -> Starlette:
 def _ready() -> None:
     notify("READY=1")
     _log.info("ready")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
