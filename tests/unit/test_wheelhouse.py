@@ -140,6 +140,25 @@ def test_the_same_files_give_the_same_archive(tmp_path: Path) -> None:
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
+def test_a_package_installs_the_wheel_it_carries_and_a_clone_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ROOT", "SERVICES", "CARRIED"):
+        monkeypatch.setattr(wheelhouse, name, tmp_path / name)
+    (tmp_path / "ROOT").mkdir()
+    with pytest.raises(wheelhouse.WheelhouseError, match="install the collection again"):
+        wheelhouse.origin()
+    code = tmp_path / "SERVICES" / "src" / "telegram_stack" / "events.py"
+    code.parent.mkdir(parents=True)
+    code.touch()
+    project = tmp_path / "SERVICES" / "pyproject.toml"
+    project.touch()
+    carried = wheel(tmp_path / "CARRIED", "telegram_stack-0.1.0-py3-none-any.whl")
+    assert wheelhouse.origin() == [project, code]
+    (tmp_path / "ROOT" / "MANIFEST.json").touch()  # which only the built package has
+    assert wheelhouse.origin() == [carried]
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), wheelhouse.appearing(tmp_path / "house") as scratch:
         (scratch / "half").touch()

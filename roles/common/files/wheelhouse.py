@@ -232,11 +232,20 @@ def tools(cache: Path) -> Path:
     return python
 
 
-def sources() -> list[Path]:
-    """The files that the services' wheel is made from; empty where the collection carries the wheel instead."""
+def origin() -> list[Path]:
+    """What the services come from: the wheel that the collection's package carries, or in a clone their sources.
+
+    Raises WheelhouseError where neither is.
+    """
+    wheels = wheels_in(CARRIED) if CARRIED.is_dir() else {}
+    if PROJECT in wheels and (ROOT / "MANIFEST.json").is_file():  # a wheel left in a clone may be an old one
+        return [wheels[PROJECT]]
     project = SERVICES / "pyproject.toml"
     if not project.is_file():
-        return []
+        raise WheelhouseError(
+            f"Neither the services' sources ({SERVICES}) nor their wheel ({CARRIED}) is there:"
+            " install the collection again."
+        )
     code = (path for path in (SERVICES / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return [project, *sorted(code)]
 
@@ -248,17 +257,6 @@ def build(cache: Path, out: Path) -> Path:
         *(tools(cache), "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", out, SERVICES),
     )
     return wheels_in(out)[PROJECT]
-
-
-def carried() -> Path:
-    """The services' wheel that the collection's package carries."""
-    wheels = wheels_in(CARRIED) if CARRIED.is_dir() else {}
-    if PROJECT not in wheels:
-        raise WheelhouseError(
-            f"Neither the services' sources ({SERVICES}) nor their wheel ({CARRIED}) is there:"
-            " install the collection again."
-        )
-    return wheels[PROJECT]
 
 
 def download(cache: Path, target: Target, needed: Mapping[str, str]) -> Path:
@@ -313,9 +311,9 @@ def prune(cache: Path, keep: Path) -> None:
 
 def gather(cache: Path, target: Target, needed: Mapping[str, str]) -> tuple[Path, bool]:
     """The folder with everything `target` installs, and whether it had to be made."""
-    origin = sources() or [carried()]
+    files = origin()
     state = hashlib.sha256("\n".join([*needed.values(), target.machine, target.glibc]).encode())
-    for path in origin:
+    for path in files:
         state.update(f"{path.relative_to(ROOT)}:{digest(path)}\n".encode())
     folder = cache / f"house-{target.minor[0]}.{target.minor[1]}-{state.hexdigest()[:12]}"
     if folder.is_dir():
@@ -325,8 +323,8 @@ def gather(cache: Path, target: Target, needed: Mapping[str, str]) -> tuple[Path
     with appearing(folder) as scratch:
         for path in libraries.iterdir():
             os.link(path, scratch / path.name)
-        if origin[0].suffix == ".whl":
-            shutil.copy(origin[0], scratch)
+        if files[0].suffix == ".whl":
+            shutil.copy(files[0], scratch)
         else:
             build(cache, scratch)
         wheels = check(scratch, target, needed)
