@@ -41,12 +41,12 @@ class Postgres:
     port: int
     password: str
 
-    def connect(self, role: str = "postgres") -> psycopg.Connection[Any]:
+    def connect(self, role: str = "postgres", database: str = DATABASE) -> psycopg.Connection[Any]:
         """A connection that commits each statement."""
         return psycopg.connect(
             host="127.0.0.1",
             port=self.port,
-            dbname=DATABASE,
+            dbname=database,
             user=role,
             password=self.password,
             autocommit=True,
