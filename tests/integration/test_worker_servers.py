@@ -187,6 +187,7 @@ async def working(
     handler: Handler | None = None,
     database_port: int | None = None,
     broker_port: int | None = None,
+    hold_seconds: float = 60.0,
 ) -> AsyncIterator[Worker]:
     """A worker in this process; stopped in the end, within time."""
     password = tmp_path / "password"
@@ -209,6 +210,7 @@ async def working(
         config,
         processor,
         lambda: subscribe(config.queue, broker.parameters.credentials.password, config.consumer),
+        hold_seconds,
     )
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
@@ -340,6 +342,26 @@ async def test_nothing_is_lost_or_given_up_while_the_database_is_away(
         assert worker.database.reason is None
     assert len(rows.signals()) == 301
     assert rows.failures() == []
+
+
+async def test_a_long_outage_gives_the_messages_back_once(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    async with (
+        cable("127.0.0.1", database.port) as link,
+        working(database, broker, tmp_path, database_port=link.port, hold_seconds=0.5) as worker,
+    ):
+        await link.cut()
+        broker.publish(*(event(channel, number) for number in range(1, 51)))
+        await until(lambda: worker.database.reason is not None)
+        await until(lambda: broker.ready(consumer_queue(broker.name)) == 50, within=20)
+        assert worker.queue.reason == "given back until the database returns"
+        await link.mend()
+        await until(lambda: len(rows.states()) == 50, within=20)
+        await until(lambda: worker.queue.reason is None)
+    assert len(rows.signals()) == 50
+    assert rows.failures() == []
+    assert broker.ready(DEAD_LETTER_QUEUE) == 0
 
 
 async def test_it_comes_back_by_itself_when_the_broker_does(

@@ -265,6 +265,7 @@ async def serving(answer: bytes) -> tuple[asyncio.Server, int]:
     [
         (b'HTTP/1.1 200 OK\r\n\r\n{"status":"healthy"}', None),
         (b'HTTP/1.1 200 OK\r\n\r\n{"status":"degraded"}', "degraded"),
+        (b'HTTP/1.1 200 OK\r\n\r\n{"status":"degraded","causes":["one","two"]}', "degraded: one; two"),
         (b'HTTP/1.1 503 No\r\n\r\n{"status":"unhealthy"}', UnhealthyError),
         (b"HTTP/1.1 200 OK\r\n\r\nhello", UnhealthyError),
         (b"SSH-2.0\r\n", UnhealthyError),

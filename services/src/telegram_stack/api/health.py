@@ -130,11 +130,13 @@ def _gateway_state(code: int, text: bytes) -> str | None:
     try:
         answer: Any = msgspec.json.decode(text)
         status = str(answer["status"])
+        causes = "; ".join(str(cause) for cause in answer.get("causes", ()))
+        reason = f"{status}: {causes}" if causes else status
     except (msgspec.DecodeError, KeyError, TypeError):
         raise UnhealthyError(f"answers {code} without a status") from None
     if code != 200:
-        raise UnhealthyError(status)
-    return None if status == "healthy" else status
+        raise UnhealthyError(reason)
+    return None if status == "healthy" else reason
 
 
 async def http_get(host: str, port: int, path: str, timeout: float) -> tuple[int, bytes]:  # noqa: ASYNC109

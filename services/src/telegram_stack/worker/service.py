@@ -23,9 +23,6 @@ from telegram_stack.worker.processing import Outcome, Processor
 
 _log = logging.getLogger(__name__)
 
-_HOLD_SECONDS = 60.0
-"""How long messages are held unacknowledged for an absent database, before the broker gets them back."""
-
 MESSAGES = Counter("telegram_worker_messages_total", "Messages whose state was committed, by that state", ["status"])
 DUPLICATES = Counter(
     "telegram_worker_duplicates_total", "Deliveries that changed nothing: known or superseded versions"
@@ -65,14 +62,22 @@ class Link:
 
 
 class Worker:
-    """One consumer of one queue."""
+    """One consumer of one queue.
+
+    For `hold_seconds` messages stay unacknowledged while the database is away, then the broker gets them back.
+    """
 
     def __init__(
-        self, config: WorkerConfig, processor: Processor, subscribe: Callable[[], Awaitable[Subscription]]
+        self,
+        config: WorkerConfig,
+        processor: Processor,
+        subscribe: Callable[[], Awaitable[Subscription]],
+        hold_seconds: float = 60.0,
     ) -> None:
         self._config = config
         self._processor = processor
         self._subscribe = subscribe
+        self._hold_seconds = hold_seconds
         self._linger = Linger(config.linger_ms / 1000)
         self.database = Link(DATABASE_UP, "the database")
         self.queue = Link(QUEUE_UP, "the queue")
@@ -117,8 +122,8 @@ class Worker:
     ) -> list[Outcome]:
         """Write `batch`, however long the database is away: it stays in memory, and is the probe for its return.
 
-        After a minute the broker gets the messages back: it would close the channel later, and each of its
-        redeliveries counts towards the limit.
+        After a while the broker gets the messages back, once: it would close the channel in the end, and each
+        redelivery counts towards the limit.
         """
         backoff = Backoff(first=0.1, limit=5.0)
         started = time.monotonic()
@@ -128,7 +133,7 @@ class Worker:
                 outcomes = await self._processor.process(batch)
             except DatabaseUnavailableError as error:
                 self.database.down(str(error))
-                if time.monotonic() - started > _HOLD_SECONDS:
+                if time.monotonic() - started > self._hold_seconds:
                     await subscription.close()
                     self.queue.down("given back until the database returns")
                     if stop.is_set():
