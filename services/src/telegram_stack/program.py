@@ -26,6 +26,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 OK, FAILED, BAD_CONFIG = 0, 1, 2
 
 
+class CannotRunError(Exception):
+    """What the program needs is not as it must be; the message says what to do, and a traceback would say no more."""
+
+
 def version() -> str:
     """The installed version of this package; ``source`` when it runs from a source tree."""
     try:
@@ -87,6 +91,9 @@ async def _until_stopped(serve: Callable[[T, asyncio.Event], Coroutine[Any, Any,
         raise
     except OSError as error:
         _log.error("cannot run: %s", error.strerror or error)
+        return FAILED
+    except CannotRunError as error:
+        _log.error("cannot run: %s", error)
         return FAILED
     except Exception:
         _log.exception("failed")

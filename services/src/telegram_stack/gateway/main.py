@@ -27,7 +27,7 @@ from telegram_stack.sinks.base import Observer, Sink, SinkUnavailableError, drai
 from telegram_stack.sinks.cache import open_cache
 from telegram_stack.sinks.database import DatabaseSink
 from telegram_stack.sinks.queue import QueueSink
-from telegram_stack.spool import Entry, Spool
+from telegram_stack.spool import Entry, Spool, SpoolError
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.session import SessionError, SessionFile
 from telegram_stack.telegram.source import Server, TelegramSource
@@ -96,8 +96,16 @@ class _Observers(Observer):
 async def run(config: GatewayConfig, stop: asyncio.Event) -> None:
     """Work until `stop`, then hand everything over within `stop_seconds`.
 
-    Raises ConfigError for a secret that is missing, SessionError when another gateway has the session.
+    Raises ConfigError for a secret that is missing, CannotRunError when another gateway has the session or the spool
+    cannot be opened.
     """
+    try:
+        await _run(config, stop)
+    except (SessionError, SpoolError) as error:
+        raise program.CannotRunError(str(error)) from error
+
+
+async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
     # Losing and restoring connections is told by our own source, once and in its own words.
     logging.getLogger("telethon.network").setLevel(logging.CRITICAL)
     session = SessionFile(config.session_path, read_secret(config.telegram.session_key_file))

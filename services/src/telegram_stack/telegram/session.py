@@ -84,12 +84,11 @@ class SessionFile:
     def write(self, session: str, *, replace: bool = False) -> None:
         """Encrypt and keep `session`, whole or not at all. Raises SessionError."""
         try:
-            if StringSession(session).auth_key is None:
-                raise ValueError("it holds no key")
-        except (ValueError, OSError, AttributeError) as error:
-            raise SessionError(f"this is no Telethon string session: {error}") from error
-        except Exception as error:  # struct and base64 errors of the decoder, which names none of its own
-            raise SessionError("this is no Telethon string session: it cannot be decoded") from error
+            complete = StringSession(session).auth_key is not None
+        except Exception:  # errors of base64, struct and ipaddress; their words could show parts of the session
+            complete = False
+        if not complete:
+            raise SessionError("this is no Telethon string session: export one with client.session.save()") from None
         if self.path.exists() and not replace:
             raise SessionError(f"there is a session at {self.path} already: add --replace to put this one in its place")
         self.check_permissions()
