@@ -145,6 +145,16 @@ class Rows:
         )
         return dict(cursor.fetchall())
 
+    def mark(self, message_id: int = 1) -> tuple[Any, ...]:
+        """Version of one message's state, and the transaction that wrote it."""
+        cursor = self._connection.execute(
+            "SELECT version, xmin::text FROM telegram.processing"
+            " WHERE consumer = %s AND channel_id = %s AND message_id = %s",
+            [self._consumer, self._channel, message_id],
+        )
+        found: tuple[Any, ...] = cursor.fetchall()[0]
+        return found
+
     def metadata(self, message_id: int = 1) -> dict[str, Any]:
         """Metadata of one message."""
         cursor = self._connection.execute(
@@ -247,10 +257,10 @@ async def test_a_redelivery_writes_nothing(
     async with working(database, broker, tmp_path):
         broker.publish(event(channel))
         await until(lambda: rows.signals() != [])
-        before = rows.signals()
+        before = rows.signals(), rows.mark()
         broker.publish(event(channel), event(channel), last)
         await until(lambda: 99 in rows.states())
-    assert rows.signals() == before  # the very same row version
+    assert (rows.signals(), rows.mark()) == before  # the very same row versions
 
 
 @pytest.mark.requirement("WK-03")
@@ -263,6 +273,7 @@ async def test_an_older_version_never_overwrites_a_newer_one(
         broker.publish(event(channel, version=10), event(channel, 99, text="the end"))
         await until(lambda: 99 in rows.states())
     assert [row[:3] for row in rows.signals()] == [(1, "VALE3", 20)]
+    assert rows.mark()[0] == 20
 
 
 async def test_an_edit_and_a_delete_follow_their_message(
