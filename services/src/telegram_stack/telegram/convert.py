@@ -106,7 +106,7 @@ def _forward(header: Any) -> dict[str, Any] | None:
         from_name=header.from_name,
         message_id=header.channel_post,
         author=header.post_author,
-        date=header.date,
+        date=header.date.isoformat() if header.date else None,
     )
 
 
