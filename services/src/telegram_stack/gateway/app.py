@@ -31,12 +31,12 @@ def application(health: HealthCheck, metrics: Metrics, registry: CollectorRegist
     async def get_trace(request: Request) -> Response:
         channel_id, message_id = request.path_params["channel_id"], request.path_params["message_id"]
         try:
-            paths = trace.paths(int(channel_id), int(message_id))
+            path = trace.path(int(channel_id), int(message_id))
         except ValueError:
             return _json({"error": "channel and message ids are numbers, the channel's marked (-100…)"}, 422)
-        if not paths:
+        if path is None:
             return _json({"error": f"message {message_id} of channel {channel_id} is not among the last events"}, 404)
-        return _json({"channelId": int(channel_id), "messageId": int(message_id), "versions": paths})
+        return _json(path)
 
     return Starlette(
         routes=[

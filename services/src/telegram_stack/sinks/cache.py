@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from telegram_stack import cache_keys
@@ -111,15 +113,15 @@ class CacheSink:
 
 def open_cache(config: CacheConfig, password: str, sentinel_password: str | None) -> CacheSink:
     """A sink that writes to the primary which the sentinels name; they are asked again at each new connection."""
+    limits: dict[str, Any] = {
+        "socket_timeout": config.timeout,
+        "socket_connect_timeout": config.timeout,
+        "retry": Retry(NoBackoff(), 0),  # the drain tries again
+    }
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         [_address(address) for address in config.sentinels],
-        sentinel_kwargs={
-            "socket_timeout": config.timeout,
-            "username": config.sentinel_user,
-            "password": sentinel_password,
-        },
-        socket_timeout=config.timeout,
-        socket_connect_timeout=config.timeout,
+        sentinel_kwargs={**limits, "username": config.sentinel_user, "password": sentinel_password},
+        **limits,
         username=config.user,
         password=password,
     )

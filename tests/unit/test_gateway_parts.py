@@ -1,0 +1,168 @@
+"""Config, health and trace of the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from tests.unit.test_spool import event
+
+from telegram_stack.config import ConfigError, load
+from telegram_stack.events import encode
+from telegram_stack.gateway.app import application
+from telegram_stack.gateway.config import GatewayConfig
+from telegram_stack.gateway.health import HealthCheck
+from telegram_stack.gateway.metrics import Metrics
+from telegram_stack.gateway.trace import Trace
+from telegram_stack.spool import Entry, Spool
+from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.source import TelegramSource
+
+MINIMAL = """
+[telegram]
+api_id = 1
+[database]
+user = "telegram_ingest"
+password_file = "postgres-password"
+"""
+
+
+def config(tmp_path: Path, text: str) -> GatewayConfig:
+    (tmp_path / "gateway.toml").write_text(text)
+    return load(tmp_path / "gateway.toml", GatewayConfig)
+
+
+def test_two_sections_are_enough(tmp_path: Path) -> None:
+    found = config(tmp_path, MINIMAL)
+    assert (found.port, found.telegram.channels, found.queue.enabled) == (4006, "all", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (("api_id = 1", 'api_id = 1\nserver_address = "10.0.0.1"'), "telegram.server_port, telegram.server_dc_id"),
+        (("api_id = 1", 'api_id = 1\nchannels = "some"'), "bad value of telegram.channels"),
+        (("[database]", '[cache]\nsentinels = ["nowhere"]\n[database]'), "bad value of cache.sentinels"),
+        (("[database]", '[cache]\nconsumers = ["Big One"]\n[database]'), "consumer name 'Big One' is not usable"),
+        (("[database]", "[spool]\nlingerms = 3\n[database]"), "unknown key spool.lingerms"),
+    ],
+)
+def test_a_bad_config_is_named(tmp_path: Path, change: tuple[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        config(tmp_path, MINIMAL.replace(*change))
+
+
+class Gateway:
+    """A gateway without Telegram and without sinks."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+        self.source = SimpleNamespace(state="connected", cause="")
+        self.trace = Trace(capacity=3)
+        channels = Channels({}, "all")
+        names = ["database", "queue"]
+        self.health = HealthCheck(cast(TelegramSource, self.source), spool, channels, names, "1.2.3")
+        registry = CollectorRegistry()
+        self.metrics = Metrics(registry, spool, channels, names)
+        app = application(self.health, self.metrics, registry, self.trace)
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    spool = Spool(tmp_path / "spool.db", ["database", "queue"])
+    await spool.open()
+    yield Gateway(spool)
+    await spool.close()
+
+
+def entry(number: int) -> Entry:
+    return Entry(number, event(number), encode(event(number)), 1.0)
+
+
+@pytest.mark.requirement("GW-09")
+@pytest.mark.parametrize(
+    ("state", "cause", "status", "serves"),
+    [
+        ("connected", "", "healthy", True),
+        ("unauthenticated", "there is no session", "unauthenticated", False),
+        ("connecting", "no answer", "unhealthy", False),
+        ("starting", "", "unhealthy", False),
+    ],
+)
+async def test_the_state_of_telegram_decides(
+    gateway: Gateway, state: str, cause: str, status: str, serves: bool
+) -> None:
+    gateway.source.state, gateway.source.cause = state, cause
+    found = await gateway.health.check()
+    assert (found.status, found.serving) == (status, serves)
+    assert (cause or state) in " ".join(found.causes) or status == "healthy"
+
+
+@pytest.mark.requirement("GW-09")
+async def test_a_sink_that_is_away_degrades_until_it_writes_again(gateway: Gateway) -> None:
+    await gateway.spool.commit([event(1)])
+    gateway.health.unavailable("queue", "refused")
+    found = await gateway.health.check()
+    assert (found.status, found.serving) == ("degraded", True)
+    assert found.causes == ["queue is unavailable (refused): 1 events wait in the spool"]
+    gateway.health.written("queue", [entry(1)])
+    assert (await gateway.health.check()).status == "healthy"
+
+
+@pytest.mark.requirement("GW-09")
+async def test_quarantine_and_a_failing_spool_are_causes(gateway: Gateway) -> None:
+    await gateway.spool.quarantine("database", [entry(1)], "bad")
+    assert (await gateway.health.check()).causes == ["database has refused 1 events for good: they are in quarantine"]
+    gateway.spool.failure = "disk is full"
+    found = await gateway.health.check()
+    assert (found.status, found.causes[0]) == ("unhealthy", "the spool cannot be written: disk is full")
+
+
+def test_the_trace_shows_the_newest_version_and_forgets_the_oldest() -> None:
+    trace = Trace(capacity=3)
+    trace.written("database", [entry(1), entry(2)])
+    trace.written("queue", [entry(1)])
+    path: Any = trace.path(-1001, 1)
+    assert path.received <= path.stored <= path.published
+    assert (path.spooled, path.cached) == (1.0, None)
+    edited = Entry(3, event(1, "edited"), b"", 2.0)
+    trace.written("database", [edited])
+    newest = max(event(1).version, edited.event.version)
+    path = trace.path(-1001, 1)
+    assert path.version == newest
+    trace.written("database", [entry(4), entry(5), entry(6)])
+    assert (trace.path(-1001, 1), trace.path(-1001, 2)) == (None, None)
+
+
+async def test_the_port_answers_health_trace_and_their_errors(gateway: Gateway) -> None:
+    gateway.trace.written("database", [entry(1)])
+    assert (await gateway.http.get("/trace/-1001/1")).json()["stored"] > 0
+    assert (await gateway.http.get("/trace/-1001/2")).status_code == 404
+    assert (await gateway.http.get("/trace/a/b")).status_code == 422
+    assert (await gateway.http.get("/health")).status_code == 200
+    gateway.source.state = "connecting"
+    assert (await gateway.http.get("/health")).status_code == 503
+
+
+async def test_metrics_follow_events_and_sinks(gateway: Gateway) -> None:
+    gateway.metrics.received(event(1))
+    await gateway.spool.commit([event(1), event(2)])
+    gateway.metrics.written("queue", [entry(1)])
+    gateway.metrics.unavailable("queue", "refused")
+    text = (await gateway.http.get("/metrics")).text
+    for line in (
+        'telegram_messages_received_total{channel_id="-1001"} 1.0',
+        "telegram_messages_published_total 1.0",
+        'telegram_publish_failures_total{reason="unavailable"} 1.0',
+        'telegram_retry_attempts_total{sink="queue"} 1.0',
+        'telegram_sink_lag_events{sink="database"} 2.0',
+        'telegram_sink_available{sink="queue"} 0.0',
+        "telegram_failure_queue_size 2.0",
+    ):
+        assert line in text.splitlines()
