@@ -152,10 +152,13 @@ def redis_with_sentinel(folder: Path) -> Iterator[Cache]:
     cache = Cache(port, sentinel_port, password, start, stop)
     try:
         start()
+        asked = redis.Redis(port=sentinel_port)
         sentinel = subprocess.Popen(["redis-sentinel", folder / "sentinel.conf"], stdout=log, stderr=log)
         try:
+            _wait(asked.ping, (redis.RedisError, OSError), sentinel, 10)
             yield cache
         finally:
+            asked.close()
             sentinel.terminate()
             sentinel.wait(timeout=10)
     finally:

@@ -201,5 +201,5 @@ async def cable(host: str, port: int) -> AsyncIterator[Cable]:
 async def until(condition: Any, within: float = 10.0) -> None:
     """Wait until `condition()` holds; fails when it does not `within` so many seconds."""
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - the condition is on a server
+        while not condition():
             await asyncio.sleep(0.02)

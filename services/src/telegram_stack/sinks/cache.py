@@ -11,7 +11,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
@@ -74,6 +74,8 @@ class CacheSink:
                         pipeline.zremrangebyscore(key, "-inf", horizon)
                         pipeline.expire(key, cache_keys.RECENT_SECONDS)
                 await pipeline.execute()
+        except MasterNotFoundError as error:
+            raise SinkUnavailableError("no sentinel that answers knows a primary") from error
         except (RedisError, OSError, TimeoutError) as error:
             raise SinkUnavailableError(str(error) or type(error).__name__) from error
         self._remember(entries)
