@@ -1,7 +1,6 @@
 """Real servers for the tests of the services.
 
-PostgreSQL is a cluster of its own in a temporary folder, with the schema of ``sql/``. RabbitMQ is not started here:
-``TELEGRAM_TEST_RABBITMQ`` (``amqp://user:password@host:port/vhost``, an administrator of that virtual host) names one.
+PostgreSQL is a cluster of its own in a temporary folder, with the schema of ``sql/``; `brokers` has the others.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ import httpx
 import pika
 import psycopg
 import pytest
+from tests.integration import brokers
 from tests.integration.servers import Cable, Postgres, cable, free_port, postgres, postgres_programs, until
 
 from telegram_stack import events
@@ -45,12 +46,10 @@ from telegram_stack.worker.processing import Processor
 from telegram_stack.worker.service import Worker
 from telegram_stack.worker.signal_handler import SignalHandler
 
-RABBITMQ = os.environ.get("TELEGRAM_TEST_RABBITMQ", "")
-
-pytestmark = [
-    pytest.mark.skipif(not RABBITMQ, reason="TELEGRAM_TEST_RABBITMQ names no broker"),
-    pytest.mark.skipif(postgres_programs() is None, reason="PostgreSQL is not installed"),
-]
+pytestmark = pytest.mark.skipif(
+    postgres_programs() is None or not brokers.rabbitmq_installed(),
+    reason="PostgreSQL and RabbitMQ have to be installed",
+)
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 SIGNAL = "ATIVO: PETR4\nCOMPRA: 28,50 a 29,10\nALVO FINAL: 33,00\nSTOP: 27,40"
@@ -74,10 +73,10 @@ def event(channel: int, message_id: int = 1, text: str = SIGNAL, version: int = 
 class Broker:
     """The publisher's side of the broker, as a test needs it. `name` is a consumer that only this test has."""
 
-    def __init__(self, url: str) -> None:
-        self.parameters = pika.URLParameters(url)
-        self._connection = pika.BlockingConnection(self.parameters)
-        self._channel = self._connection.channel()
+    def __init__(self, server: brokers.Broker) -> None:
+        self.password = server.password
+        self.port = server.port
+        self._channel = server.channel()
         self._channel.confirm_delivery()
         self.name = f"test-{next(_numbers)}"
         for item in publisher_topology():
@@ -107,7 +106,7 @@ class Broker:
         """Remove the consumer's queues."""
         for queue in (consumer_queue(self.name), *(retry_queue(self.name, delay) for delay in RETRY_DELAYS_MS)):
             self._channel.queue_delete(queue)
-        self._connection.close()
+        self._channel.connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +115,15 @@ def database() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.Broker]:
+    with brokers.rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server
+
+
 @pytest.fixture
-def broker() -> Iterator[Broker]:
-    running = Broker(RABBITMQ)
+def broker(rabbitmq: brokers.Broker) -> Iterator[Broker]:
+    running = Broker(rabbitmq)
     yield running
     running.close()
 
@@ -207,10 +212,9 @@ async def working(
             user="telegram_worker", password_file=str(password), port=database_port or database.port, timeout=1.0
         ),
         queue=QueueConfig(
-            user=broker.parameters.credentials.username,
-            host="127.0.0.1" if broker_port else broker.parameters.host,
-            port=broker_port or broker.parameters.port,
-            vhost=broker.parameters.virtual_host,
+            user=brokers.USER,
+            port=broker_port or broker.port,
+            vhost=brokers.VHOST,
         ),
         consumer=broker.name,
     )
@@ -219,7 +223,7 @@ async def working(
     worker = Worker(
         config,
         processor,
-        lambda: subscribe(config.queue, broker.parameters.credentials.password, config.consumer),
+        lambda: subscribe(config.queue, broker.password, config.consumer),
         hold_seconds,
     )
     stop = asyncio.Event()
@@ -390,7 +394,7 @@ async def test_it_comes_back_by_itself_when_the_broker_does(
 
 
 def _broker_cable(broker: Broker) -> contextlib.AbstractAsyncContextManager[Cable]:
-    return cable(broker.parameters.host, broker.parameters.port)
+    return cable("127.0.0.1", broker.port)
 
 
 class Process:
@@ -400,7 +404,7 @@ class Process:
         credentials = folder / "credentials"
         credentials.mkdir()
         (credentials / "postgres-password").write_text(database.password)
-        (credentials / "rabbitmq-password").write_text(broker.parameters.credentials.password)
+        (credentials / "rabbitmq-password").write_text(broker.password)
         package = folder / "packages" / "telegram_stack_handlers-1.dist-info"
         package.mkdir(parents=True)
         (package / "METADATA").write_text("Metadata-Version: 2.1\nName: telegram-stack-handlers\nVersion: 1\n")
@@ -417,10 +421,9 @@ class Process:
             user = "telegram_worker"
             port = {database.port}
             [queue]
-            host = "{broker.parameters.host}"
-            port = {broker.parameters.port}
-            vhost = "{broker.parameters.virtual_host}"
-            user = "{broker.parameters.credentials.username}"
+            port = {broker.port}
+            vhost = "{brokers.VHOST}"
+            user = "{brokers.USER}"
             """
         )
         self._started: list[subprocess.Popen[bytes]] = []
