@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from plugins.module_utils.sentinel import (
     Address,
     SentinelError,
