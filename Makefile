@@ -39,7 +39,7 @@ lint: $(READY)
 	ansible-lint --offline
 
 unit: $(READY)
-	pytest -q tests/unit
+	pytest -q -rs tests/unit
 
 integration: $(READY) targets-ready
 	pytest -q tests/integration

@@ -315,6 +315,7 @@ async def test_a_photo_is_downloaded_whole(telegram: Telegram) -> None:
     [channel] = telegram.store.add_channels("Canal", 1)
     telegram.post(channel, 2, photo=True)
     async with telegram.client() as client:
+        await client.get_dialogs()  # a new session knows no channel yet
         found = await client.get_messages(marked(channel.id), limit=2)
         files = [await client.download_media(message, bytes) for message in found]
     assert files == [photos.jpeg(photos.photo_id(channel.id, i)) for i in (2, 1)]
