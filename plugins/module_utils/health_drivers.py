@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from . import health_judge as judge
 from .health import OFF, OK, Check, Driver, Finding, NoAnswer
-from .health_redis import RedisConnection, pairs
+from .health_redis import pairs, redis_connection
 
 if TYPE_CHECKING:
     import psycopg
@@ -150,7 +150,7 @@ def _pgbouncer(check: Check) -> Finding:
 def _redis_info(check: Check, host: str, port: int, login: tuple[str, str]) -> dict[str, str]:
     with (
         _answering({**check, "host": host, "port": port}),
-        RedisConnection(host, port, *login, check["timeout"]) as redis,
+        redis_connection(host, port, *login, check["timeout"]) as redis,
     ):
         return judge.info(str(redis.ask("INFO")))
 
@@ -174,7 +174,7 @@ def _sentinel(check: Check) -> Finding:
         where = {**check, "host": host}
         with (
             _answering(where),
-            RedisConnection(host, check["port"], *_login(check), check["timeout"]) as sentinel,
+            redis_connection(host, check["port"], *_login(check), check["timeout"]) as sentinel,
         ):
             named = sentinel.ask("SENTINEL", "get-master-addr-by-name", check["primary"])
             if not isinstance(named, list) or len(named) != 2:

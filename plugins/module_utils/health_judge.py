@@ -70,14 +70,29 @@ def http_json(status: int, body: str, field: str, states: Mapping[str, str]) -> 
     if not isinstance(document, dict) or not isinstance(document.get(field), str):
         raise NoAnswer(f"HTTP {status}, JSON without {field!r}")
     state = document[field]
-    causes = document.get("causes") or []
-    value = f"{state}: {'; '.join(map(str, causes))}" if causes and isinstance(causes, list) else state
+    causes = _causes(document)
+    value = f"{state}: {'; '.join(causes)}" if causes else state
     good = " or ".join(sorted(name for name, status in states.items() if status == OK))
     verdict = states.get(state, FAILED)
     if verdict == OK and status >= 400:
         raise NoAnswer(f"HTTP {status}, yet it calls itself {state}")
     version = document.get("version")
     return Finding(verdict, value, f"{field} {good}", version=version if isinstance(version, str) else "")
+
+
+def _causes(document: Mapping[str, Any]) -> list[str]:
+    """Why a service is not well, in its own words: its `causes`, or its `components` that are not healthy."""
+    causes = document.get("causes")
+    if isinstance(causes, list):
+        return [str(cause) for cause in causes]
+    components = document.get("components")
+    if not isinstance(components, dict):
+        return []
+    return [
+        f"{name} {part.get('status')} ({part.get('reason') or 'no reason given'})"
+        for name, part in components.items()
+        if isinstance(part, dict) and part.get("status") != "healthy"
+    ]
 
 
 _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?\s*$")

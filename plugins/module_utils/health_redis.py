@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from contextlib import ExitStack
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any
 
 from .health import NoAnswer
@@ -15,31 +14,26 @@ from .health import NoAnswer
 LONGEST_REPLY = 1 << 20
 
 
-class RedisConnection:
-    """One connection to a Redis server or a sentinel; use it as a context manager.
+@contextmanager
+def redis_connection(host: str, port: int, user: str, password: str, timeout: float) -> Iterator[RedisConnection]:
+    """A connection to a Redis server or a sentinel, logged in where there is a `password`.
 
-    Raises NoAnswer for refusals and for what is not RESP, OSError when the network fails.
+    It raises NoAnswer for refusals and for what is not RESP, OSError when the network fails.
     """
-
-    def __init__(self, host: str, port: int, user: str, password: str, timeout: float) -> None:
-        self._where = f"{host}:{port}"
-        self._address = (host, port)
-        self._login = (user, password)
-        self._timeout = timeout
-        self._stack = ExitStack()
-
-    def __enter__(self) -> RedisConnection:
-        self._socket = self._stack.enter_context(socket.create_connection(self._address, self._timeout))
-        self._file: IO[bytes] = self._stack.enter_context(self._socket.makefile("rb"))
-        user, password = self._login
+    with socket.create_connection((host, port), timeout) as connected, connected.makefile("rb") as file:
+        connection = RedisConnection(f"{host}:{port}", connected, file)
         if password:
-            self.ask("AUTH", user, password) if user else self.ask("AUTH", password)
-        return self
+            connection.ask("AUTH", *([user] if user else []), password)
+        yield connection
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+
+class RedisConnection:
+    """Questions and answers over one open socket."""
+
+    def __init__(self, where: str, connected: socket.socket, file: IO[bytes]) -> None:
+        self._where = where
+        self._socket = connected
+        self._file = file
 
     def ask(self, *words: str) -> Any:
         """Send one command and return its reply: str, int, None or a list of them."""
