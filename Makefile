@@ -41,7 +41,15 @@ lint: $(READY)
 unit: $(READY)
 	pytest -q -rs tests/unit
 
-integration: $(READY) targets-ready
+# Real servers for the integration tests, which start and stop their own on ports and folders of their own.
+SERVERS := postgresql redis-server redis-sentinel rabbitmq-server
+.PHONY: servers-ready
+servers-ready:
+	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { echo "Installing $(SERVERS)"; \
+		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+		apt-get install -yqq --no-install-recommends $(SERVERS) >/dev/null; }
+
+integration: $(READY) targets-ready servers-ready
 	pytest -q tests/integration
 
 molecule: $(READY) targets-ready
