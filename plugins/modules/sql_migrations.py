@@ -15,10 +15,10 @@ description:
   - Refuses to run anything when an applied file was changed or is missing, or when a new file has a number
     below one that is applied already.
   - Two runs at once wait for each other by an advisory lock.
-  - A file runs in one transaction, together with its line in the ledger. With the header comment C(-- transaction: no)
-    its statements run one by one, as C(CREATE INDEX CONCURRENTLY) needs; write such a file so that it can run again.
-  - A file runs as O(owner). With the header comment C(-- run-as: login) it runs as the role that logged in,
-    for the few things only a superuser may do.
+  - "A file runs in one transaction, together with its line in the ledger. With the header comment C(-- transaction: no)
+    its statements run one by one, as C(CREATE INDEX CONCURRENTLY) needs; write such a file so that it can run again."
+  - "A file runs as O(owner). With the header comment C(-- run-as: login) it runs as the role that logged in,
+    for the few things only a superuser may do."
   - Connect to the server itself, not through PgBouncer in transaction mode.
 options:
   migrations:
