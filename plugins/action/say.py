@@ -17,6 +17,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible has no types
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Print the option `text`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec={"text": {"type": "str", "required": True}})
+        _result, options = self.validate_argument_spec(argument_spec={"text": {"type": "str", "required": True}})
         Display().display(options["text"])
         return {**result, "changed": False}

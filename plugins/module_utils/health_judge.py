@@ -117,13 +117,13 @@ def metrics(exposition: str, metric: str, minimum: float) -> Finding:
     found = samples(exposition, metric)
     if not found:
         raise NoAnswer(f"no metric {metric} in the answer")
-    lowest = min(value for _, value in found)
+    lowest = min(value for _labels, value in found)
     version = next(
         (
             labels.get("version", "")
             for line in exposition.splitlines()
             if "_build_info{" in line
-            for labels, _ in samples(line, line.split("{", 1)[0])
+            for labels, _value in samples(line, line.split("{", 1)[0])
             if not line.startswith("go_")
         ),
         "",

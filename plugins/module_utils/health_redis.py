@@ -62,7 +62,7 @@ class RedisConnection:
         if size < 0:
             return None
         if mark == b"*":
-            return [self._reply(command) for _ in range(size)]
+            return [self._reply(command) for _number in range(size)]
         body = self._file.read(size + 2)
         if len(body) != size + 2:
             raise NoAnswer(f"{self._where} ended the connection within its answer to {command}")

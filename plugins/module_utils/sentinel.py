@@ -36,10 +36,10 @@ def parse_address(text: str, default_port: int) -> Address:
     """Read ``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address; raises SentinelError for anything else."""
     host, port = text.strip(), str(default_port)
     if host.startswith("["):
-        host, _, rest = host[1:].partition("]")
+        host, _bracket, rest = host[1:].partition("]")
         port = rest.removeprefix(":") or port
     elif host.count(":") == 1:
-        host, _, port = host.partition(":")
+        host, _colon, port = host.partition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise SentinelError(f"{text!r} is no address of a sentinel; write host, host:port or [address]:port.")
     return Address(host, int(port))

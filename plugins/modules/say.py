@@ -10,7 +10,7 @@ module: say
 short_description: Print text as it stands
 version_added: 0.1.0
 author:
-  - Telegram hybrid stack maintainers
+  - Telegram hybrid stack maintainers (@tradingsystem)
 description:
   - Prints lines on the controller's standard output, without the quoting, escaping and indenting
     that M(ansible.builtin.debug) adds, so that people can read a table and programs can read JSON.

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# Copyright: Telegram hybrid stack maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Module `sentinel_info`: the primary as all sentinels name it."""
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# Copyright: Telegram hybrid stack maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Module `sentinel_monitor`: lets one sentinel watch a primary, with the given settings."""
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ module: stack_health
 short_description: Ask the components of the Telegram hybrid stack how they are
 version_added: 0.1.0
 author:
-  - Telegram hybrid stack maintainers
+  - Telegram hybrid stack maintainers (@tradingsystem)
 description:
   - Runs a list of checks on the managed host and returns one result for each, in the same order.
   - Only an answer that is understood can be V(ok). No answer, an empty one, one that cannot be parsed

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Collects on the controller the wheels that a host installs, so that the host needs no package index.
 
     wheelhouse.py house --python 3.13.5 --machine x86_64 --glibc 2.41 [--ready FOLDER]
