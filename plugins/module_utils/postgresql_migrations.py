@@ -63,9 +63,7 @@ def parse(name: str, content: str) -> Migration:
     """Read a file's name (`NNNN_words.sql` or `engine/ENGINE/NNNN_words.sql`) and the header on its first lines."""
     match = _NAME.fullmatch(name)
     if match is None:
-        raise MigrationError(
-            f"{name}: use a name like NNNN_words.sql or engine/ENGINE/NNNN_words.sql, all small."
-        )
+        raise MigrationError(f"{name}: use a name like NNNN_words.sql or engine/ENGINE/NNNN_words.sql, all small.")
     header = {"transaction": "yes", "run-as": "owner"}
     for line in content.splitlines():
         if not line.startswith("--"):
