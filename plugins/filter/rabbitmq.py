@@ -7,12 +7,12 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-NAMING = {
+NAMING: dict[str, tuple[str, ...]] = {
     "vhosts": ("name",),
-    "users": ("name", "password_hash"),
+    "users": ("name", "password_hash", "tags"),
     "permissions": ("user", "vhost", "configure", "write", "read"),
-    "exchanges": ("vhost", "name", "type"),
-    "queues": ("vhost", "name"),
+    "exchanges": ("vhost", "name", "type", "durable", "arguments"),
+    "queues": ("vhost", "name", "durable", "arguments"),
     "bindings": ("vhost", "source", "destination", "routing_key"),
 }
 """What makes an object of each kind the same as another one."""
@@ -29,14 +29,14 @@ def rabbitmq_password_hash(password: str) -> str:
 
 
 def missing_definitions(wanted: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """The objects of `wanted` that `there` (the answer of /api/definitions) lacks, as ``kind name``."""
+    """The objects of `wanted` that `there` (what /api/definitions says) lacks or has otherwise, as ``kind name``."""
     missing = []
     for kind, fields in NAMING.items():
-        existing = {tuple(item.get(field) for field in fields) for item in there.get(kind, [])}
+        existing = [[item.get(field) for field in fields] for item in there.get(kind, [])]
         missing += [
             f"{kind} {item.get('name') or item.get('user') or item.get('destination')}"
             for item in wanted.get(kind, [])
-            if tuple(item.get(field) for field in fields) not in existing
+            if [item.get(field) for field in fields] not in existing
         ]
     return missing
 

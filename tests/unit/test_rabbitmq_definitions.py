@@ -59,6 +59,30 @@ def test_a_hash_is_salt_and_digest_and_always_the_same() -> None:
     assert hashed == rabbitmq_password_hash("correct horse") != rabbitmq_password_hash("correct horsf")
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("users", "tags", ["administrator"]),
+        ("permissions", "write", ".*"),
+        ("exchanges", "arguments", {"alternate-exchange": "elsewhere"}),
+        ("queues", "arguments", {"x-queue-type": "classic"}),
+        ("queues", "durable", False),
+    ],
+)
+def test_what_a_broker_has_otherwise_is_named(rendered: dict[str, Any], kind: str, field: str, value: object) -> None:
+    there = json.loads(json.dumps(rendered))
+    there[kind][0][field] = value
+    altered = there[kind][0].get("name") or there[kind][0].get("user")
+    assert missing_definitions(rendered, there) == [f"{kind} {altered}"]
+
+
+def test_what_a_broker_has_besides_is_nobodys_business(rendered: dict[str, Any]) -> None:
+    there = json.loads(json.dumps(rendered))
+    there["queues"].append({"vhost": "telegram", "name": "somebody.else", "durable": True, "arguments": {}})
+    there["global_parameters"] = [{"name": "internal_cluster_id", "value": "x"}]
+    assert missing_definitions(rendered, there) == []
+
+
 def test_what_a_broker_lacks_is_named(rendered: dict[str, Any]) -> None:
     there = json.loads(json.dumps(rendered))
     assert missing_definitions(rendered, there) == []
