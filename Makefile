@@ -8,7 +8,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONPATH := $(CURDIR)/services/src
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-stop test test-unit lint unit integration molecule requirements build wheel sanity clean
+.PHONY: help demo demo-stop test test-all test-unit lint unit integration molecule requirements build wheel sanity clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,7 +27,7 @@ demo-stop: $(READY) ## Remove everything that `make demo` made
 targets-ready: $(READY)
 	@$(VENV)/bin/python -m tools.targets install && $(VENV)/bin/python -m tools.targets check
 
-test: test-unit sanity integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
+test: test-unit integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
 
 test-unit: lint unit ## Lint, types and unit tests, no server needed
 
@@ -54,6 +54,17 @@ integration: $(READY) targets-ready servers-ready
 
 molecule: $(READY) targets-ready
 	molecule test --scenario-name default
+
+test-all: test-unit sanity integration $(READY) targets-ready ## The long form: a dry run, a second run, edited files and a fail-over as well
+	molecule destroy
+	molecule create
+	molecule prepare
+	molecule check
+	molecule converge
+	molecule idempotence
+	molecule side-effect
+	molecule verify
+	molecule destroy
 
 requirements: $(READY) ## List the numbered requirements that no test names
 	@$(VENV)/bin/python -m tools.requirements
