@@ -14,12 +14,19 @@ SERVICES = ["telegram-gateway", "telegram-signal-worker", "telegram-gateway-api"
 
 # A queue of the test's own that keeps a copy of everything published; its user lives as long as the test.
 WATCH = """
-import json, subprocess, pika, secrets
+import base64, hashlib, json, os, secrets, subprocess, tempfile, pika
 password = secrets.token_urlsafe(24)
-def ctl(*arguments, text=None):
-    subprocess.run(["rabbitmqctl", "-q", *arguments], input=text, text=True, check=True, capture_output=True)
-ctl("add_user", "probe", text=password + "\\n")
-ctl("set_permissions", "-p", "telegram", "probe", "probe.*", "probe.*", ".*")
+salt = os.urandom(4)
+hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+def ctl(*arguments):
+    subprocess.run(["rabbitmqctl", "-q", *arguments], stdin=subprocess.DEVNULL, check=True, capture_output=True)
+user = {"name": "probe", "password_hash": hashed, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []}
+rights = {"user": "probe", "vhost": "telegram", "configure": "probe.*", "write": "probe.*", "read": ".*"}
+with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    json.dump({"users": [user], "permissions": [rights]}, file)
+    file.flush()
+    os.chmod(file.name, 0o644)
+    ctl("import_definitions", file.name)
 try:
     parameters = pika.ConnectionParameters("127.0.0.1", 5672, "telegram", pika.PlainCredentials("probe", password))
     channel = pika.BlockingConnection(parameters).channel()
