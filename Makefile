@@ -27,7 +27,7 @@ demo-stop: $(READY) ## Remove everything that `make demo` made
 targets-ready: $(READY)
 	@$(VENV)/bin/python -m tools.targets install && $(VENV)/bin/python -m tools.targets check
 
-test: test-unit integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
+test: test-unit sanity integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
 
 test-unit: lint unit ## Lint, types and unit tests, no server needed
 
