@@ -144,7 +144,8 @@ def _pgbouncer(check: Check) -> Finding:
         pools = console.execute("SHOW POOLS")
         column = [each.name for each in pools.description or []].index("cl_waiting")
         waiting = sum(int(row[column]) for row in pools)
-    return judge.number(waiting, check["measures"], check.get("warn"), check.get("fail"), version)
+    found = judge.number(waiting, check["measures"], check.get("warn"), check.get("fail"), version)
+    return found._replace(hint="transactions are long or the pool is small; SHOW POOLS on the console says whose")
 
 
 def _redis_info(check: Check, host: str, port: int, login: tuple[str, str]) -> dict[str, str]:

@@ -11,6 +11,9 @@ from .health import FAILED, OFF, OK, STATUSES, counts, worst
 
 Row = dict[str, Any]
 
+NAMED = 5
+"""How many components the summary names."""
+
 
 def host_results(checks: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> list[Row]:
     """What `stack_health` answered for `checks`, or a failure of each when it did not answer."""
@@ -88,7 +91,9 @@ def summary(rows: Sequence[Row]) -> str:
     aside = f" ({', '.join(off)} off)" if off else ""
     if not troubles:
         return f"All {len(rows) - len(off)} components are well{aside}."
-    names = ", ".join(f"{row['component']} on {row['host']} {row['status']}" for row in troubles)
+    names = ", ".join(f"{row['component']} on {row['host']} {row['status']}" for row in troubles[:NAMED])
+    if len(troubles) > NAMED:
+        names += f" and {len(troubles) - NAMED} more"
     first = f"; first: {troubles[0]['action']}" if troubles[0]["action"] else ""
     return f"{len(troubles)} of {len(rows)} components are not well{aside}: {names}{first}"
 

@@ -78,6 +78,11 @@ def test_the_sentence_names_the_worst_first_and_who_is_off() -> None:
     assert report({"a": [result("B", "x", "ok")]})["summary"] == "All 1 components are well."
 
 
+def test_the_sentence_stays_one() -> None:
+    made = report({"a": [result(f"C{number}", "x", "failed") for number in range(9)]})
+    assert made["summary"].endswith("C4 on a failed and 4 more; first: mend x")
+
+
 def test_nothing_checked_is_a_failure() -> None:
     assert report({})["status"] == "failed"
     assert "Nothing was checked" in report({"a": []})["summary"]
