@@ -69,6 +69,14 @@ test-all: test-unit sanity integration $(READY) targets-ready ## The long form: 
 requirements: $(READY) ## List the numbered requirements that no test names
 	@$(VENV)/bin/python -m tools.requirements
 
+COMPILE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: lock
+lock: $(READY) ## Lock the newest allowed versions of everything that is installed, with hashes
+	$(COMPILE) services/pyproject.toml -o services/requirements.lock
+	$(COMPILE) services/build.in -o services/build.lock
+	$(COMPILE) requirements/dev.in services/pyproject.toml -c services/requirements.lock -o requirements/dev.lock
+
 wheel: $(READY) ## Build the services' wheel that the collection carries
 	$(VENV)/bin/python roles/common/files/wheelhouse.py wheel
 
