@@ -1,0 +1,137 @@
+"""Bad input on bare hosts: one clear sentence that says what to do, and hosts as bare as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from tools.targets import host as machine
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
+APPLICATION = {"gateway_api_id": 1, "gateway_api_hash": "0" * 32}
+HOSTS = {"bare-debian13": "trixie", "bare-debian12": "bookworm"}
+pytestmark = pytest.mark.skipif(bool(machine.lacks()), reason=" ".join(machine.lacks()))
+
+
+def targets(*words: str) -> str:
+    """Run a verb of the target hosts' tool; its output."""
+    command = [sys.executable, "-m", "tools.targets", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600).stdout
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Hosts on which nothing is installed, and an inventory that gives each the whole stack."""
+
+    inventory: Path
+
+    def deploy(self, *options: str, **variables: object) -> subprocess.CompletedProcess[str]:
+        """Run the deploy playbook with `variables` on its command line."""
+        command = ["ansible-playbook", "playbooks/deploy.yml", "-i", str(self.inventory), *options]
+        command += ["-e", json.dumps(APPLICATION | variables)]
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900
+        )
+
+    def refusal(self, **variables: object) -> str:
+        """What the deploy playbook says, on one line, when it refuses; the hosts must be untouched."""
+        before = self.content()
+        done = self.deploy(**variables)
+        assert done.returncode == 2, done.stdout[-3000:]
+        assert self.content() == before
+        assert not (self.inventory.parent / "group_vars").exists()
+        return re.sub(r"\s+", " ", re.findall(r"msg: ?(.*?)\n\n", done.stdout, re.S)[-1])
+
+    def content(self) -> list[str]:
+        """Packages, users, units and settings of each host."""
+        return self.shell(
+            "dpkg-query -W; getent passwd; systemctl list-unit-files --no-legend | grep -v transient;"
+            " find /etc /opt /var/lib -xdev -type f -not -path '/var/lib/apt/*' -not -path '/var/lib/systemd/*'"
+            " -printf '%p %s %T@\\n' | sort"
+        )
+
+    def shell(self, script: str) -> list[str]:
+        """What `script` prints on each host."""
+        return [targets("exec", name, "sh", "-c", script) for name in HOSTS]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
+    try:
+        for name, suite in HOSTS.items():
+            targets("up", name, "--suite", suite)
+        inventory = tmp_path_factory.mktemp("bare") / "hosts.json"
+        children = {f"telegram_{group}": {"hosts": dict.fromkeys(HOSTS)} for group in GROUPS}
+        hosts = json.loads(targets("inventory", *HOSTS))
+        inventory.write_text(json.dumps({"telegram_stack": {"hosts": hosts, "children": children}}))
+        yield Bare(inventory)
+    finally:
+        for name in HOSTS:
+            targets("down", name)
+
+
+@pytest.mark.requirement("OP-02")
+def test_a_dry_run_on_a_bare_host_succeeds_changes_nothing_and_shows_no_secret(bare: Bare, tmp_path: Path) -> None:
+    names = yaml.safe_load((ROOT / "roles/common/vars/main.yml").read_text())["_common_secret_names"]
+    secrets = tmp_path / "secrets.yml"
+    secrets.write_text(json.dumps({"telegram_secrets": {name: f"canary-{name}" for name in names}}))
+    before = bare.content()
+    done = bare.deploy("--check", "--diff", telegram_secrets_file=str(secrets))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert bare.content() == before
+    assert "canary-" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        (
+            {"pgbouncer_poolsize": 10},
+            "variable pgbouncer_poolsize; did you mean pgbouncer_pool_size?",
+        ),
+        ({"telegram_database_port": "many"}, "telegram_database_port"),
+        ({"gateway_api_id": 0}, "Make one at https://my.telegram.org"),
+        (
+            {"gateway_session_file": "/nowhere/session.txt"},
+            "/nowhere/session.txt (gateway_session_file) is missing",
+        ),
+        ({"gateway_session_string": "1abc"}, "is no string session of Telethon: it has 4 characters"),
+        ({"redis_sentinel_maxmemory": "600mb"}, "raise redis_sentinel_replica_memory_max"),
+        ({"timescaledb_memory_budget": "64M"}, "it must be 256M or more"),
+        ({"ansible_become": False}, "root is needed"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_settings_are_refused_before_anything_changes(bare: Bare, variables: dict[str, object], says: str) -> None:
+    assert says in bare.refusal(**variables)
+
+
+def test_a_port_that_another_program_holds_is_named_with_its_holder(bare: Bare) -> None:
+    bare.shell("systemd-run --quiet --unit=squatter python3 -m http.server 6434 --bind 127.0.0.1")
+    try:
+        bare.shell("until ss -Hltn sport = :6434 | grep -q .; do sleep 0.1; done")
+        said = bare.refusal()
+    finally:
+        bare.shell("systemctl stop squatter")
+    assert re.search(r"PgBouncer cannot start on \S+: port 6434 is held by pid \d+ \(python3[.\d]*\)", said)
+    assert "Give PgBouncer another port (telegram_pgbouncer_port)" in said
+
+
+def test_another_operating_system_is_refused(bare: Bare) -> None:
+    other = 'ID=ubuntu\\nNAME="Ubuntu"\\nVERSION_ID="24.04"\\n'
+    bare.shell(f"rm /etc/os-release && printf '{other}' > /etc/os-release")
+    try:
+        said = bare.refusal()
+    finally:
+        bare.shell("ln -sf ../usr/lib/os-release /etc/os-release")
+    assert re.search(r"runs Ubuntu 24.04; this stack needs Debian 12 or 13. Take another host in the inventory", said)
