@@ -18,6 +18,13 @@ PYTHON = "/opt/telegram-stack/current/bin/python"
 POSTGRESQL = {"12": 15, "13": 17}
 
 
+def unit_of(host: Host, component: str) -> str:
+    """The systemd unit of `component` on this Debian."""
+    if component == "postgresql":
+        return f"postgresql@{POSTGRESQL[host.system_info.release.split('.')[0]]}-telegram.service"
+    return f"{component}.service"
+
+
 def telegram() -> Simulator:
     """The simulator that `prepare` started."""
     return Simulator(STATE / "simulator", (STATE / "address").read_text(), 8453)

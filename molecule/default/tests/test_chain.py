@@ -6,11 +6,22 @@ import threading
 from collections import Counter
 
 import pytest
-from probe import run_python, sql, telegram, wait_until
+from probe import run_python, sql, telegram, unit_of, wait_until
 from testinfra.host import Host
 
 MESSAGES = 1000
-SERVICES = ["telegram-gateway", "telegram-signal-worker", "telegram-gateway-api", "pgbouncer", "rabbitmq-server"]
+SERVICES = [
+    "telegram-gateway",
+    "telegram-signal-worker",
+    "telegram-gateway-api",
+    "pgbouncer",
+    "postgresql",
+    "rabbitmq-server",
+    "telegram-redis-primary",
+    "telegram-redis-replica",
+    "telegram-redis-sentinel",
+    "prometheus",
+]
 
 # A queue of the test's own that keeps a copy of everything published; its user lives as long as the test.
 WATCH = """
@@ -111,7 +122,7 @@ def test_restarting_a_service_during_the_push_loses_and_doubles_nothing(host: Ho
     keys: Keys = set()
     pushing = threading.Thread(target=lambda: keys.update(post(rate=250)))
     pushing.start()
-    host.check_output(f"systemctl restart {service}")
+    host.check_output(f"systemctl restart {unit_of(host, service)}")
     pushing.join(timeout=60)
     assert len(keys) == MESSAGES
     wait_until(f"every message stored after a restart of {service}", 90, lambda: stored(host, keys) == once(keys))
