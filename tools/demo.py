@@ -18,8 +18,8 @@ RATE = 5
 PORT = 8443
 
 
-def boot() -> str:
-    """Boot the host unless it runs; its address."""
+def boot() -> tuple[str, bool]:
+    """Boot the host unless it runs; its address, and whether it had to be booted."""
     known = {target["name"]: target["state"] for target in json.loads(targets("list", "--json"))["targets"]}
     if known.get(HOST) == "running":
         print(f"The host {HOST} is already there.", flush=True)
@@ -29,7 +29,8 @@ def boot() -> str:
     else:
         print("Booting a bare Debian 13 host (the first time builds its root file system, about a minute)", flush=True)
         targets("up", HOST, "--suite", "trixie")
-    return str(json.loads(targets("inventory", HOST))[HOST]["ansible_host"])
+    address = json.loads(targets("inventory", HOST))[HOST]["ansible_host"]
+    return address, known.get(HOST) != "running"
 
 
 def start_simulator(simulator: Simulator) -> None:
@@ -56,7 +57,7 @@ def start_simulator(simulator: Simulator) -> None:
 
 def up() -> None:
     """Everything from nothing to flowing messages; only a look when it is there, up to date and well."""
-    address = boot()
+    address, booted = boot()
     simulator = Simulator(STATE / "simulator", address.rsplit(".", 1)[0] + ".1", PORT)
     if demo_stack.outdated():
         simulator.stop()  # its code may have changed too; it forgets nothing
@@ -64,7 +65,7 @@ def up() -> None:
     reason = demo_stack.outdated()
     if reason is None:
         print("Asking every component how it is", flush=True)
-        report = demo_stack.health()
+        report = demo_stack.health(60 if booted else 5)
         reason = None if report["status"] == "ok" else report["summary"]
     if reason is None:
         print("The stack is already there, up to date and well.", flush=True)

@@ -23,8 +23,6 @@ SECRETS = ROOT / "inventories" / "demo" / "group_vars" / "all" / "telegram_secre
 HOST = "demo"
 
 SOURCES = ("roles", "playbooks", "plugins", "sql", "services", "inventories/demo")
-WAIT = 30
-"""Seconds that components get to come up before they count as not well."""
 
 
 def targets(*arguments: str) -> str:
@@ -67,12 +65,12 @@ def outdated() -> str | None:
     return None
 
 
-def health() -> dict[str, Any]:
-    """The report of the health playbook; ends the demo when it makes none."""
+def health(wait: int) -> dict[str, Any]:
+    """The report of the health playbook; components get `wait` seconds to come up. Without a report the demo ends."""
     report = STATE / "health.json"
     report.unlink(missing_ok=True)
     log = STATE / "health.log"
-    playbook.run("playbooks/health.yml", {"health_output": report, "health_wait": WAIT}, log, progress=False)
+    playbook.run("playbooks/health.yml", {"health_output": report, "health_wait": wait}, log, progress=False)
     if not report.exists():
         sys.exit(f"The demo stops: the health playbook made no report:\n{playbook.failure(log.open())}")
     return dict(json.loads(report.read_text()))
