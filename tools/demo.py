@@ -86,6 +86,7 @@ def down() -> None:
     """Remove the host, the simulator, the secrets and their state, and the lab when nothing else is in it."""
     Simulator(STATE / "simulator", "", PORT).stop()
     if Lab.here().root.exists():
+        print("Shutting the demo's host down", flush=True)
         targets("down", HOST)
         left = json.loads(targets("list", "--json"))
         if left["targets"]:
