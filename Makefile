@@ -17,15 +17,16 @@ $(READY): requirements/dev.lock
 	@$(PYTHON) tools/bootstrap.py $(VENV) requirements/dev.lock
 	@touch $@
 
-demo: $(READY) targets-ready ## Boot a Debian host, deploy the stack, let messages flow and show what runs
+demo: targets-ready $(READY) ## Boot a Debian host, deploy the stack, let messages flow and show what runs
 	@$(VENV)/bin/python -m tools.demo up
 
-demo-stop: $(READY) ## Remove everything that `make demo` made
-	@$(VENV)/bin/python -m tools.demo down
+demo-stop: ## Remove everything that `make demo` made
+	@$(PYTHON) -m tools.demo down
 
 .PHONY: targets-ready
-targets-ready: $(READY)
-	@$(VENV)/bin/python -m tools.targets install && $(VENV)/bin/python -m tools.targets check
+targets-ready: # needs no virtual environment: a machine that cannot is told so before one is made
+	@$(PYTHON) -m tools.targets check >/dev/null 2>&1 || \
+		{ $(PYTHON) -m tools.targets install && $(PYTHON) -m tools.targets check >/dev/null; }
 
 test: test-unit sanity integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
 

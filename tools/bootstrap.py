@@ -14,20 +14,31 @@ from pathlib import Path
 OLDEST = (3, 11)
 
 
+def run(problem: str, *command: str | Path) -> None:
+    """Run `command` without a word; when it fails, end with what it said and `problem`."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(
+        [*map(str, command)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{done.stdout.strip()}\n{problem}, then run make again.")
+
+
 def install_venv_package() -> None:
     """Debian ships ensurepip apart; install it where we may, else say how."""
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
     if os.geteuid() != 0:
         sys.exit(f"Python's venv module is missing; install it, then run make again: sudo apt-get install {package}")
     print(f"Installing {package}", flush=True)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update", "-qq"], check=True)
-    subprocess.run(
-        ["apt-get", "install", "-yqq", "--no-install-recommends", package],
-        check=True,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
+    problem = f"{package} could not be installed, the reason stands above; mend it or install it yourself"
+    run(problem, "apt-get", "update", "-qq")
+    run(problem, "apt-get", "install", "-yqq", "--no-install-recommends", package)
 
 
 def main(venv: Path, lock: Path) -> None:
@@ -37,9 +48,12 @@ def main(venv: Path, lock: Path) -> None:
     if importlib.util.find_spec("ensurepip") is None:
         install_venv_package()
     print(f"Installing the tools into {venv} (once, a minute or two)", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
-    pip: list[str | Path] = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "--no-compile", "--require-hashes", "--requirement", lock], check=True)
+    run(f"No virtual environment could be made in {venv}; mend that", sys.executable, "-m", "venv", "--clear", venv)
+    run(
+        f"What {lock} names could not be installed, pip's reason stands above; see that pip reaches its package index",
+        *(venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"),
+        *("--require-hashes", "--requirement", lock),
+    )
 
 
 if __name__ == "__main__":

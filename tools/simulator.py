@@ -41,7 +41,8 @@ class Simulator:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return None
-        return pid if b"telegram_stack.simulator" in command else None
+        ours = f"--state\0{self.folder}\0".encode()  # an id is given again, and other checkouts have simulators too
+        return pid if b"telegram_stack.simulator" in command and ours in command else None
 
     def start(self, *arguments: str) -> None:
         """Start it unless it runs, and wait until it answers."""

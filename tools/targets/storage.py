@@ -21,18 +21,23 @@ _LOOP_MAJOR, _LOOP_DEVICES = 7, 32
 
 def prepare(lab: Lab) -> None:
     """Make the lab's folder, on an image where it would lie on an overlay."""
-    with locked(REGISTRY / f"{lab.id}.storage"):
+    with locked(_lock(lab)):
         if not lab.root.is_mount() and _file_system(lab.root) == "overlay":
             _mount_image(lab)
     lab.make()
 
 
 def delete(lab: Lab) -> None:
-    """Remove the lab's folder and its image."""
+    """Remove the lab's folder, its image and what the registry has of it."""
     if lab.root.is_mount():
         run("umount", lab.root)
     shutil.rmtree(lab.root)
     _image(lab).unlink(missing_ok=True)
+    _lock(lab).unlink(missing_ok=True)
+
+
+def _lock(lab: Lab) -> Path:
+    return REGISTRY / f"{lab.id}.storage"
 
 
 def _image(lab: Lab) -> Path:

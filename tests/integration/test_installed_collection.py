@@ -1,0 +1,87 @@
+"""The package that users install: its playbooks by their collection names, away from any clone."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAYBOOKS = ("deploy", "health", "start", "stop", "uninstall")
+ONE_HOST = (ROOT / "inventories/single/hosts.yml").read_text()
+
+
+@pytest.fixture(scope="module")
+def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of collections that holds ours, built and installed as a user would."""
+    folder = tmp_path_factory.mktemp("collections")
+    galaxy = [str(Path(sys.executable).with_name("ansible-galaxy")), "collection"]
+    subprocess.run([sys.executable, str(ROOT / "roles/common/files/wheelhouse.py"), "wheel"], check=True)
+    subprocess.run([*galaxy, "build", "--output-path", str(folder)], cwd=ROOT, check=True)
+    (package,) = folder.glob("tradingsystem-telegram_stack-*.tar.gz")
+    subprocess.run([*galaxy, "install", str(package), "-p", str(folder), "--no-deps"], cwd=folder, check=True)
+    return folder
+
+
+def play(collections: Path, name: str, inventory: str, folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a playbook called by its collection name, in a folder with nothing but an inventory."""
+    (folder / "hosts.yml").write_text(inventory)
+    environment = {name: value for name, value in os.environ.items() if name not in ("ANSIBLE_CONFIG", "PYTHONPATH")}
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), f"tradingsystem.telegram_stack.{name}"]
+    done = subprocess.run(
+        [*command, *arguments, "-i", "hosts.yml"],
+        cwd=folder,
+        env=environment | {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, " ".join(done.stdout.split())
+
+
+def test_each_playbook_is_found_by_its_name_and_whole(collections: Path, tmp_path: Path) -> None:
+    others = [f"tradingsystem.telegram_stack.{name}" for name in PLAYBOOKS[1:]]
+    code, output = play(collections, PLAYBOOKS[0], ONE_HOST, tmp_path, *others, "--list-tasks")
+    assert code == 0, output
+    installed = collections / "ansible_collections/tradingsystem/telegram_stack/playbooks"
+    missing = [name for name in PLAYBOOKS if f"playbook: {installed / name}.yml play #1" not in output]
+    assert not missing, output
+    assert output.count("Refuse an inventory without hosts of the stack TAGS") >= len(PLAYBOOKS)
+
+
+@pytest.mark.parametrize("name", PLAYBOOKS)
+def test_an_inventory_without_the_stack_is_refused(collections: Path, tmp_path: Path, name: str) -> None:
+    code, output = play(collections, name, "all: {hosts: {elsewhere: {ansible_host: 192.0.2.1}}}", tmp_path)
+    assert code == 2, output
+    assert "Nothing to do: no host is in the group telegram_stack of this inventory." in output
+
+
+def test_a_misspelt_setting_is_refused_before_the_first_change(collections: Path, tmp_path: Path) -> None:
+    inventory = ONE_HOST.replace("ansible_host: 192.0.2.10", "ansible_connection: local\n    telegram_databse_port: 1")
+    inventory = inventory.replace("ansible_user: admin", f"ansible_python_interpreter: {sys.executable}")
+    code, output = play(collections, "deploy", inventory, tmp_path)
+    assert code == 2, output
+    assert "telegram_databse_port" in output
+    assert "telegram_database_port" in output
+    assert "changed=0" in output
+    assert not (tmp_path / "group_vars").exists()
+
+
+def test_the_services_come_from_the_wheel_that_the_package_carries(collections: Path) -> None:
+    program = collections / "ansible_collections/tradingsystem/telegram_stack/roles/common/files/wheelhouse.py"
+    spec = importlib.util.spec_from_file_location("installed_wheelhouse", program)
+    assert spec is not None
+    assert spec.loader is not None
+    installed = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = installed
+    spec.loader.exec_module(installed)
+    (wheel,) = installed.origin()
+    assert wheel.parent == program.parent / "wheels"
+    assert wheel.name.startswith("telegram_stack-")
