@@ -27,7 +27,7 @@ def boot() -> tuple[str, bool]:
         print(f"The host {HOST} is there but does not run; starting it.", flush=True)
         targets("start", HOST)
     else:
-        print("Booting a bare Debian 13 host (the first time builds its root file system, about a minute)", flush=True)
+        print("Booting a bare Debian 13 host", flush=True)
         targets("up", HOST, "--suite", "trixie")
     address = json.loads(targets("inventory", HOST))[HOST]["ansible_host"]
     return address, known.get(HOST) != "running"
