@@ -84,7 +84,6 @@ def up() -> None:
 
 def down() -> None:
     """Remove the host, the simulator, the secrets and their state, and the lab when nothing else is in it."""
-    Simulator(STATE / "simulator", "", PORT).stop()
     if Lab.here().root.exists():
         print("Shutting the demo's host down", flush=True)
         targets("down", HOST)
@@ -96,6 +95,7 @@ def down() -> None:
             targets("down-all")
         else:
             targets("down-all", "--purge")
+    Simulator(STATE / "simulator", "", PORT).stop()
     shutil.rmtree(STATE, ignore_errors=True)
     SECRETS.unlink(missing_ok=True)
     print("The demo is gone; what was downloaded stays in your cache folder, for the next time.")
