@@ -27,7 +27,7 @@ def boot() -> tuple[str, bool]:
         print(f"The host {HOST} is there but does not run; starting it.", flush=True)
         targets("start", HOST)
     else:
-        print("Booting a bare Debian 13 host (the first time builds its root file system, about a minute)", flush=True)
+        print("Booting a bare Debian 13 host", flush=True)
         targets("up", HOST, "--suite", "trixie")
     address = json.loads(targets("inventory", HOST))[HOST]["ansible_host"]
     return address, known.get(HOST) != "running"
@@ -84,7 +84,6 @@ def up() -> None:
 
 def down() -> None:
     """Remove the host, the simulator, the secrets and their state, and the lab when nothing else is in it."""
-    Simulator(STATE / "simulator", "", PORT).stop()
     if Lab.here().root.exists():
         print("Shutting the demo's host down", flush=True)
         targets("down", HOST)
@@ -96,6 +95,7 @@ def down() -> None:
             targets("down-all")
         else:
             targets("down-all", "--purge")
+    Simulator(STATE / "simulator", "", PORT).stop()
     shutil.rmtree(STATE, ignore_errors=True)
     SECRETS.unlink(missing_ok=True)
     print("The demo is gone; what was downloaded stays in your cache folder, for the next time.")

@@ -57,7 +57,7 @@ def digest(root: Path = ROOT, variables: Path = VARIABLES) -> str:
 def outdated() -> str | None:
     """Why the host may not be what this checkout says, in a few words; None when it is."""
     if not (DEPLOYED.exists() and VARIABLES.exists()):
-        return "it is bare, or a deployment did not end"
+        return "none has been completed there"
     if not SECRETS.exists():
         return f"{SECRETS.relative_to(ROOT)} is gone"
     if DEPLOYED.read_text() != digest():
@@ -85,7 +85,7 @@ def deploy() -> dict[str, Any]:
     report.unlink(missing_ok=True)
     if not playbook.run("playbooks/deploy.yml", {"health_output": report}, log, progress=True):
         if report.exists():
-            print(table(json.loads(report.read_text())["components"]))
+            print(table(json.loads(report.read_text())["components"]), flush=True)
         sys.exit(f"{playbook.failure(log.open())}\nThe demo stops: the deployment failed. Try again: make demo")
     DEPLOYED.write_text(wanted)
     return dict(json.loads(report.read_text()))

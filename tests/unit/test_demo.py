@@ -53,8 +53,8 @@ def test_a_removed_or_renamed_source_is_deployed_again(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "gone", "reason"),
     [
-        ("deployed", True, "did not end"),
-        ("variables.json", True, "did not end"),
+        ("deployed", True, "completed"),
+        ("variables.json", True, "completed"),
         ("variables.json", False, "changed"),
         ("inventories/demo/telegram_secrets.yml", True, "telegram_secrets.yml is gone"),
     ],
