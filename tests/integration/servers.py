@@ -14,7 +14,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,14 @@ async def cable(host: str, port: int) -> AsyncIterator[Cable]:
         yield link
     finally:
         await link.cut()
+
+
+def wait_until(condition: Callable[[], Any], within: float = 30.0) -> None:
+    """Wait until `condition()` holds; fails when it does not `within` so many seconds."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.02)
 
 
 async def until(condition: Any, within: float = 10.0) -> None:
