@@ -40,6 +40,18 @@ class Postgres:
 
     port: int
     password: str
+    control: tuple[str, ...] = ()
+    """`pg_ctl` for this cluster."""
+
+    def stop(self) -> None:
+        """End it as a shutdown of its host would."""
+        subprocess.run([*self.control, "-w", "-m", "fast", "stop"], check=True, capture_output=True, cwd="/")
+
+    def start(self) -> None:
+        """Start it again, with the arguments it had."""
+        arguments = (Path(self.control[-1]) / "postmaster.opts").read_text().split(None, 1)[1].strip()
+        start = [*self.control, "-w", "-l", f"{self.control[-1]}.log", "-o", arguments, "start"]
+        subprocess.run(start, check=True, capture_output=True, cwd="/")
 
     def connect(self, role: str = "postgres", database: str = DATABASE) -> psycopg.Connection[Any]:
         """A connection that commits each statement."""
@@ -70,7 +82,9 @@ def postgres() -> Iterator[Postgres]:
         folder = Path(name)
         if user:
             shutil.chown(folder, "postgres")
-        data, running = str(folder / "data"), Postgres(free_port(), secrets.token_hex(8))
+        data = str(folder / "data")
+        control = (*user, str(programs / "pg_ctl"), "-D", data)
+        running = Postgres(free_port(), secrets.token_hex(8), control)
         password_file = folder / "password"
         password_file.write_text(running.password)
         password_file.chmod(0o644)
@@ -88,8 +102,7 @@ def postgres() -> Iterator[Postgres]:
             _create_schema(running)
             yield running
         finally:
-            stop = [*user, str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "stop"]
-            subprocess.run(stop, check=False, capture_output=True, cwd="/")
+            subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True, cwd="/")
             server.wait(timeout=30)
 
 
