@@ -135,7 +135,10 @@ def _create_schema(server: Postgres) -> None:
         connection.execute(f"CREATE DATABASE {DATABASE} OWNER telegram_owner")
     with server.connect() as connection:
         connection.execute("CREATE SCHEMA telegram AUTHORIZATION telegram_owner")
-        connection.execute("CREATE TABLE telegram.schema_migrations (version text PRIMARY KEY)")
+        connection.execute(
+            "CREATE TABLE telegram.schema_migrations (name text PRIMARY KEY, checksum text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now(), duration_ms integer)"
+        )
         for path in sorted(
             [*ROOT.glob("sql/*.sql"), *ROOT.glob("sql/engine/native/*.sql")], key=lambda path: path.name
         ):
@@ -145,6 +148,7 @@ def _create_schema(server: Postgres) -> None:
             connection.execute(f"SET ROLE {role}")
             connection.execute(text)
             connection.execute("RESET ROLE")
+            connection.execute("INSERT INTO telegram.schema_migrations VALUES (%s, '')", [path.name])
 
 
 def free_port() -> int:
