@@ -56,6 +56,10 @@ servers-ready:
 integration: $(READY) targets-ready servers-ready
 	pytest -q tests/integration
 
+.PHONY: benchmark-database
+benchmark-database: $(READY) servers-ready ## Measure the database against the legacy schema (about ten minutes)
+	@$(VENV)/bin/python -m benchmarks.database
+
 molecule: $(READY) targets-ready
 	molecule test --scenario-name default
 

@@ -72,8 +72,8 @@ def postgres_programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Postgres]:
-    """A cluster of its own with the schema; stopped and removed afterwards."""
+def postgres(**settings: object) -> Iterator[Postgres]:
+    """A cluster of its own with the schema, run with `settings`; stopped and removed afterwards."""
     programs = postgres_programs()
     assert programs is not None
     # PostgreSQL refuses root; the folder is outside of pytest's, which other users cannot enter.
@@ -91,7 +91,7 @@ def postgres() -> Iterator[Postgres]:
         initdb = [str(programs / "initdb"), "-D", data, "-U", "postgres", "--auth=scram-sha-256", "--no-sync"]
         initdb += ["--encoding=UTF8", "--locale=C.UTF-8", f"--pwfile={password_file}"]
         subprocess.run([*user, *initdb], check=True, capture_output=True, cwd="/")
-        settings = {"port": running.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder}
+        settings |= {"port": running.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder}
         with (folder / "log").open("wb") as log:
             arguments = [f"--{name}={value}" for name, value in settings.items()]
             server = subprocess.Popen(
