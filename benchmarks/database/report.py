@@ -112,12 +112,18 @@ def text(figures: Sequence[Figure]) -> str:
     return "\n".join(line.rstrip() for line in aligned)
 
 
-_INTRODUCTION = (
-    [*"""# Figures of the database\n\nWritten by `make benchmark-database`; do not edit. Ours and the legacy schema in one run, on one server, with the same\nsettings (those of the role `timescaledb`; every commit is on disk). Single calls are made with pauses of 5 ms.\n""".splitlines(), ""]
-)
-_EXPLANATION = (
-    [*"""Shape A is the legacy hypertable by `created_at`, here in daily partitions, with its trigger; shape B is the plain table\nthat the legacy gateway makes itself. A ratio says how many times better ours is, by the median.\n""".splitlines(), ""]
-)
+_INTRODUCTION = """
+# Figures of the database
+
+Written by `make benchmark-database`; do not edit. Ours and the legacy schema in one run, on one server, with the same
+settings (those of the role `timescaledb`; every commit is on disk). Single calls are made with pauses of 5 ms.
+
+"""
+_EXPLANATION = """
+Shape A is the legacy hypertable by `created_at`, here in daily partitions, with its trigger; shape B is the plain table
+that the legacy gateway makes itself. A ratio says how many times better ours is, by the median.
+
+"""
 
 
 def markdown(figures: Sequence[Figure], facts: Mapping[str, str], run: Mapping[str, Any]) -> str:
@@ -132,17 +138,6 @@ def markdown(figures: Sequence[Figure], facts: Mapping[str, str], run: Mapping[s
         if side.note
     ]
     settled = f"{run['rows']:,} messages in {run['channels']} channels over {run['days']} days"
-    return "\n".join(
-        [
-            *_INTRODUCTION,
-            f"{settled}, {run['date']}, commit {run['commit']}.",
-            "",
-            *lines,
-            "",
-            *_EXPLANATION,
-            *notes,
-            "",
-            *(f"* {name}: {value}" for name, value in facts.items()),
-            "",
-        ]
-    )
+    lines = [f"{settled}, {run['date']}, commit {run['commit']}.", "", *lines]
+    about = [*notes, "", *(f"* {name}: {value}" for name, value in facts.items())]
+    return _INTRODUCTION.lstrip() + "\n".join(lines) + "\n" + _EXPLANATION + "\n".join(about) + "\n"
