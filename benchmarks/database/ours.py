@@ -68,7 +68,7 @@ class Ours:
             [CONSUMER, before],
         )
         self._connection.execute("VACUUM (ANALYZE)")
-        self._connection.execute("CALL telegram.run_maintenance()")
+        self._connection.execute("SELECT telegram.maintain_rollups()")
         self._connection.execute("CHECKPOINT")
 
     def poll(self, count: int) -> tuple[Timings, Timings]:
