@@ -106,8 +106,8 @@ class Server:
             [self._relation],
         ).fetchall()
         return {
-            "segment_by": [name for name, segment, *_ in rows if segment is not None],
-            "order_by": [Order(name, asc, first) for name, segment, _, asc, first in rows if segment is None],
+            "segment_by": [name for name, segment, *_rest in rows if segment is not None],
+            "order_by": [Order(name, asc, first) for name, segment, _place, asc, first in rows if segment is None],
         }
 
     def set_storage(self, storage: dict[str, Any]) -> None:
