@@ -1,14 +1,17 @@
 -- Engine: all. Runs in a transaction. How messages and deletions come in.
+--
+-- Plans are made for each call here and in 0006: one that was kept from the time when tables were empty reads them whole,
+-- and for every batch again when they have grown.
 
 -- A message's row id: its key in another form (UUID version 8), as telegram_stack.ids makes it.
 CREATE FUNCTION telegram.row_id(channel_id bigint, message_id bigint) RETURNS uuid
 LANGUAGE sql
 IMMUTABLE STRICT PARALLEL SAFE
 AS $$
-  SELECT (
-    pg_catalog.lpad(pg_catalog.to_hex(channel_id >> 16 & 281474976710655), 12, '0')
-    || pg_catalog.to_hex(channel_id >> 4 & 4095 | 32768)
-    || pg_catalog.to_hex((channel_id & 15) << 58 | message_id | (-9223372036854775807 - 1))
+  SELECT pg_catalog.encode(
+    pg_catalog.int8send((channel_id & -65536) | 32768 | (channel_id >> 4 & 4095))
+    || pg_catalog.int8send((channel_id & 15) << 58 | message_id | (-9223372036854775807 - 1)),
+    'hex'
   )::pg_catalog.uuid
 $$;
 
@@ -46,6 +49,7 @@ CREATE FUNCTION telegram.bulk_upsert_messages(
 LANGUAGE plpgsql
 VOLATILE
 SET search_path = pg_catalog
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
   written bigint;
@@ -105,6 +109,7 @@ RETURNS bigint
 LANGUAGE plpgsql
 VOLATILE
 SET search_path = pg_catalog
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
   earliest timestamptz;

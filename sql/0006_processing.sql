@@ -1,5 +1,18 @@
 -- Engine: all. Runs in a transaction. How consumers get messages and say what they did with them.
 
+-- Where a reader of all channels goes on.
+CREATE FUNCTION telegram.position_of(reader_name text, channel bigint DEFAULT 0) RETURNS xid8
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog
+AS $$
+  -- A position that is still to come is from another server, of which this is a restored copy.
+  SELECT coalesce((
+    SELECT position FROM telegram.positions
+    WHERE reader = reader_name AND channel_id = channel AND position <= pg_snapshot_xmin(pg_current_snapshot())
+  ), '0')
+$$;
+
 -- The messages that `consumer_name` has still to do, the longest here first. What waits by its state (asked for again)
 -- comes before what it has not seen or saw in an older version only.
 --
@@ -13,22 +26,17 @@ CREATE FUNCTION telegram.get_unprocessed_messages(
 LANGUAGE plpgsql
 VOLATILE
 SET search_path = pg_catalog
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
   horizon CONSTANT xid8 := pg_snapshot_xmin(pg_current_snapshot());
   reader_name CONSTANT text := 'consumer ' || consumer_name;
-  begin_at xid8;
+  begin_at CONSTANT xid8 := telegram.position_of(reader_name, coalesce(only_channel, 0));
   numbers bigint[];
   channels bigint[];
   dates timestamptz[];
   first_fresh xid8;
 BEGIN
-  SELECT p.position INTO begin_at FROM telegram.positions AS p
-  WHERE p.reader = reader_name AND p.channel_id = coalesce(only_channel, 0);
-  IF begin_at IS NULL OR begin_at > horizon THEN -- new, or restored from another server
-    begin_at := '0';
-  END IF;
-
   WITH waiting AS (
     SELECT k.channel_id, k.message_id, k.message_date, NULL::xid8 AS arrival
     FROM telegram.processing AS p
@@ -101,6 +109,7 @@ CREATE FUNCTION telegram.mark_batch_as_processed(
 LANGUAGE plpgsql
 VOLATILE
 SET search_path = pg_catalog
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
   stamp CONSTANT jsonb := jsonb_build_object('processed_by', consumer_name, 'processed_at', now());

@@ -52,16 +52,15 @@ DECLARE
   horizon CONSTANT xid8 := pg_snapshot_xmin(pg_current_snapshot());
   this_hour CONSTANT timestamptz := date_trunc('hour', now(), 'UTC');
   kept_from CONSTANT timestamptz := (SELECT date_trunc('hour', min(message_date), 'UTC') FROM telegram.message_keys);
-  begin_at xid8;
+  begin_at CONSTANT xid8 := telegram.position_of('rollups');
   counted_until timestamptz;
   hours timestamptz[];
 BEGIN
-  SELECT position INTO begin_at FROM telegram.positions WHERE reader = 'rollups' AND channel_id = 0;
   SELECT hours_until INTO counted_until FROM telegram.rollup_state;
 
   SELECT array_agg(hour) INTO hours FROM (
     SELECT date_trunc('hour', message_date, 'UTC') AS hour FROM telegram.message_keys
-    WHERE arrival >= coalesce(begin_at, '0') AND message_date < this_hour
+    WHERE arrival >= begin_at AND message_date < this_hour
     UNION
     SELECT date_trunc('hour', message_date, 'UTC') FROM telegram.message_keys
     WHERE message_date >= counted_until AND message_date < this_hour

@@ -1,4 +1,4 @@
--- Engine: all. Runs in a transaction. Every index beside the primary keys, with the query it serves (messages_search is in 0007).
+-- Engine: all. Runs in a transaction. Every index beside the primary keys, with the query it serves.
 -- tests/integration/test_sql_indexes.py proves each by its plan and refuses one that is not in its list.
 
 -- Serves: newest messages of a channel (API, `WHERE channel_id = … ORDER BY message_date DESC, message_id DESC LIMIT …`).
@@ -16,6 +16,9 @@ CREATE INDEX message_keys_row_id ON telegram.message_keys (telegram.row_id(chann
 
 -- Serves: a channel whose id is a text, as it was (legacy clients, `FROM telegram_gateway.messages WHERE channel_id = '-100…'`).
 CREATE INDEX message_keys_legacy_channel ON telegram.message_keys ((channel_id::text));
+
+-- Serves: full-text search (API, telegram.search_messages: `WHERE vector @@ telegram.search_query(…)`).
+CREATE INDEX message_search_vector ON telegram.message_search USING gin (vector);
 
 -- Serves: what waits by its state (polls, `WHERE consumer = … AND status IN (…)`). Finished states are not in it, so that
 -- the common way (one row, written once as published) never touches it.

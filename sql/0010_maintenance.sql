@@ -24,6 +24,8 @@ BEGIN
     DELETE FROM telegram.message_keys WHERE message_date < cutoff RETURNING channel_id, message_id
   ), states AS (
     DELETE FROM telegram.processing AS p USING gone AS g WHERE p.channel_id = g.channel_id AND p.message_id = g.message_id
+  ), searched AS (
+    DELETE FROM telegram.message_search AS s USING gone AS g WHERE s.channel_id = g.channel_id AND s.message_id = g.message_id
   )
   DELETE FROM telegram.legacy_ids AS l USING gone AS g WHERE l.channel_id = g.channel_id AND l.message_id = g.message_id;
 
@@ -126,5 +128,3 @@ FROM telegram.engine_jobs();
 
 COMMENT ON VIEW telegram.maintenance_status IS
   'backlog: what was left to do. On engine timescale a policy may be reported as failed although its work is done: backlog 0 tells';
-
-CALL telegram.adopt_engine();

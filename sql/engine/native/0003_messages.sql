@@ -115,7 +115,7 @@ LANGUAGE sql
 IMMUTABLE
 SET search_path = pg_catalog
 AS $$
-  SELECT '{partitions,retention,arrivals,rollups,delivery}'::text[]
+  SELECT '{partitions,retention,arrivals,search,rollups,delivery}'::text[]
 $$;
 
 -- Jobs that the engine runs by itself: none here.

@@ -54,8 +54,8 @@ STABLE
 SET search_path = pg_catalog
 AS $$
   SELECT CASE telegram.setting('engine')
-    WHEN 'timescale' THEN '{policies,retention,arrivals,delivery}'::text[]
-    ELSE '{retention,arrivals,rollups,delivery}'::text[]
+    WHEN 'timescale' THEN '{policies,retention,arrivals,search,delivery}'::text[]
+    ELSE '{retention,arrivals,search,rollups,delivery}'::text[]
   END
 $$;
 

@@ -38,3 +38,16 @@ GRANT SELECT ON telegram.maintenance_status TO telegram_exporter;
 GRANT SELECT (channel_id, message_id, message_date, message_type, received_at, stored_at, deleted_at)
   ON telegram.messages TO telegram_exporter;
 GRANT SELECT (id, consumer, channel_id, created_at, replayed_at) ON telegram.failures TO telegram_exporter;
+GRANT SELECT ON telegram.message_processing_stats, telegram.channel_health_summary, telegram.performance_metrics_realtime
+  TO telegram_exporter;
+GRANT SELECT ON telegram.messages_hourly, telegram.messages_daily, telegram.delivery_hourly TO telegram_exporter;
+
+-- A legacy SQL client comes as the worker: it reads what was written, and sets status and metadata (its trigger does the rest).
+GRANT USAGE ON SCHEMA telegram_gateway TO telegram_api, telegram_worker;
+GRANT SELECT ON telegram_gateway.messages, telegram_gateway.channels TO telegram_api, telegram_worker;
+GRANT UPDATE (
+  status, metadata, published_at, failed_at, queued_at, reprocess_requested_at, reprocessed_at, updated_at, deleted_at
+) ON telegram_gateway.messages TO telegram_worker;
+
+-- Behind the grants: TimescaleDB cannot hand grants of single columns on to a hypertable that compresses.
+CALL telegram.adopt_engine();
