@@ -46,8 +46,6 @@ def main() -> int:
     options = parser.parse_args()
     if options.rows < 20_000 or options.channels < 1:
         parser.error("--rows has to be 20000 or more and --channels 1 or more: there is too little to poll otherwise")
-    with postgres(**role_settings()) as server:
-        figures, facts = measure(server, options.rows, options.channels)
     run = {
         "rows": options.rows,
         "channels": options.channels,
@@ -55,6 +53,8 @@ def main() -> int:
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
     }
+    with postgres(**role_settings()) as server:
+        figures, facts = measure(server, options.rows, options.channels)
     facts = report.machine(facts)
     print(report.text(figures))
     if options.rows == FULL:
