@@ -43,15 +43,23 @@ unit: $(READY)
 	pytest -q -rs tests/unit
 
 # Real servers for the integration tests, which start and stop their own on ports and folders of their own.
-SERVERS := postgresql redis-server redis-sentinel rabbitmq-server
+SERVERS := postgresql pgbouncer redis-server redis-sentinel rabbitmq-server
 .PHONY: servers-ready
 servers-ready:
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { echo "Installing $(SERVERS)"; \
 		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 		apt-get install -yqq --no-install-recommends $(SERVERS) >/dev/null; }
+	@# TimescaleDB's community edition exists here as an npm package only.
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "Installing nodejs, npm"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -yqq --no-install-recommends nodejs npm >/dev/null; }
 
 integration: $(READY) targets-ready servers-ready
 	pytest -q tests/integration
+
+.PHONY: benchmark-database
+benchmark-database: $(READY) servers-ready ## Measure the database against the legacy schema (about ten minutes)
+	@$(VENV)/bin/python -m benchmarks.database
 
 molecule: $(READY) targets-ready
 	molecule test --scenario-name default

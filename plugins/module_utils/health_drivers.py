@@ -17,6 +17,9 @@ from urllib.parse import quote
 
 from . import health_judge as judge
 from .health import OFF, OK, Check, Driver, Finding, NoAnswer
+from .health_maintenance import QUERY as MAINTENANCE
+from .health_maintenance import Job
+from .health_maintenance import judge as judge_maintenance
 from .health_redis import pairs, redis_connection
 
 if TYPE_CHECKING:
@@ -138,6 +141,12 @@ def _postgresql(check: Check) -> Finding:
     return judge.number(row[0] if row else None, check["measures"], check.get("warn"), check.get("fail"), version)
 
 
+def _maintenance(check: Check) -> Finding:
+    with _database(check) as connection:
+        jobs = [Job(*row) for row in connection.execute(MAINTENANCE)]
+    return judge_maintenance(jobs, check["warn"])
+
+
 def _pgbouncer(check: Check) -> Finding:
     with _database(check) as console:
         version = str((console.execute("SHOW VERSION").fetchone() or [""])[0]).removeprefix("PgBouncer ")
@@ -215,6 +224,7 @@ DRIVERS: Mapping[str, Driver] = {
     "http": _http,
     "metrics": _metrics,
     "postgresql": _postgresql,
+    "maintenance": _maintenance,
     "pgbouncer": _pgbouncer,
     "redis": _redis,
     "sentinel": _sentinel,

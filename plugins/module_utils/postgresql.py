@@ -34,30 +34,32 @@ def connection_argument_spec() -> dict[str, dict[str, Any]]:
     }
 
 
-def connect(module: AnsibleModule) -> psycopg.Connection[Any]:
-    """Open an autocommit connection from the module's options.
+def connect(module: AnsibleModule, database: str | None = None, **further: Any) -> psycopg.Connection[Any]:
+    """Open an autocommit connection from the module's options, to `login_db` unless `database` is given.
 
-    Raises Unreachable where a host that is not set up yet explains it; any other refusal (a wrong password,
-    a role that does not exist) ends the module.
+    `further` goes to psycopg. Raises Unreachable where a host that is not set up yet explains it; any other refusal
+    (a wrong password, a role that does not exist) ends the module.
     """
     if not HAS_PSYCOPG:
         raise Unreachable(f"{sys.executable} lacks psycopg 3 (install it with: apt-get install python3-psycopg)")
     options = module.params
-    where = f"database {options['login_db']} at {options['login_host']}:{options['login_port']}"
+    name = database or options["login_db"]
+    where = f"database {name} at {options['login_host']}:{options['login_port']}"
     try:
         return psycopg.connect(
             host=options["login_host"],
             port=options["login_port"],
             user=options["login_user"],
             password=options["login_password"],
-            dbname=options["login_db"],
+            dbname=name,
             connect_timeout=options["connect_timeout"],
             application_name="tradingsystem.telegram_stack",
             autocommit=True,
+            **further,
         )
     except psycopg.OperationalError as error:
         message = f"Cannot connect to {where} as {options['login_user']}: {str(error).strip()}"
-        if _not_set_up(str(error), options["login_db"]):
+        if _not_set_up(str(error), name):
             raise Unreachable(message) from error
         module.fail_json(msg=message)
         raise

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"(?:engine/(?P<engine>[a-z_]+)/)?(?P<number>\d{4})_[a-z0-9_]+\.sql")
 _HEADER = re.compile(r"--\s*(?P<key>transaction|run-as)\s*:\s*(?P<value>\S+)\s*", re.IGNORECASE)
 _HEADER_VALUES = {"transaction": ("yes", "no"), "run-as": ("owner", "login")}
+_TRANSACTION_WORDS = ("abort", "begin", "commit", "end", "rollback", "savepoint", "start")
 # Everything a semicolon may hide in: line and block comments, strings, names, dollar quotes.
 _TOKEN = re.compile(
     r"""--[^\n]*
@@ -74,7 +75,7 @@ def parse(name: str, content: str) -> Migration:
             if value not in _HEADER_VALUES[key]:
                 raise MigrationError(f"{name}: header {key} is {value}; allowed: {', '.join(_HEADER_VALUES[key])}.")
             header[key] = value
-    return Migration(
+    file = Migration(
         name=name,
         number=int(match["number"]),
         engine=match["engine"],
@@ -82,6 +83,19 @@ def parse(name: str, content: str) -> Migration:
         transaction=header["transaction"] == "yes",
         run_as_login=header["run-as"] == "login",
     )
+    _refuse_transaction_control(file)
+    return file
+
+
+def _refuse_transaction_control(file: Migration) -> None:
+    """A COMMIT half-way would keep the first half of a file that failed later."""
+    for statement in split(file.content) if file.transaction else ():
+        word = statement.text.split(None, 1)[0].lower()
+        if word in _TRANSACTION_WORDS:
+            raise MigrationError(
+                f"{file.name}, line {statement.line}: {word.upper()} has no place in a file that runs in one "
+                "transaction. Take it out, or let the statements run one by one with the header -- transaction: no."
+            )
 
 
 def select(files: Iterable[Migration], engine: str | None) -> list[Migration]:
@@ -93,13 +107,13 @@ def select(files: Iterable[Migration], engine: str | None) -> list[Migration]:
     return chosen
 
 
-def pending(files: Sequence[Migration], ledger: Mapping[str, str]) -> list[Migration]:
-    """Those of `files` (selected and ordered) that `ledger` (name to checksum) does not hold yet.
+def pending(files: Sequence[Migration], applied: Mapping[str, str]) -> list[Migration]:
+    """Those of `files` (selected and ordered) that `applied` (name to checksum) does not hold yet.
 
     Raises MigrationError for a file changed since it was applied, one that is gone, and one that comes too late.
     """
     by_name = {file.name: file for file in files}
-    for name, checksum in sorted(ledger.items()):
+    for name, checksum in sorted(applied.items()):
         file = by_name.get(name)
         if file is None:
             raise MigrationError(
@@ -111,14 +125,29 @@ def pending(files: Sequence[Migration], ledger: Mapping[str, str]) -> list[Migra
                 f"{name} was changed after it was applied: applied {checksum}, now {file.checksum}. "
                 "Restore the file and put the change into a new migration with the next number."
             )
-    last = max((by_name[name].number for name in ledger), default=0)
-    missing = [file for file in files if file.name not in ledger]
+    last = max((by_name[name] for name in applied), key=lambda file: file.number, default=None)
+    missing = [file for file in files if file.name not in applied]
     for file in missing:
-        if file.number < last:
+        if last is not None and file.number < last.number:
             raise MigrationError(
-                f"{file.name} comes too late: {last:04d} is already applied. Give it a number above {last:04d}."
+                f"{file.name} ({file.checksum}) comes too late: {last.name} ({last.checksum}) is already applied. "
+                f"Give it a number above {last.number:04d}."
             )
     return missing
+
+
+def interrupted(todo: Sequence[Migration], begun: Mapping[str, str]) -> list[Migration]:
+    """Those of `todo` that an earlier run began and did not finish: `begun`, name to checksum.
+
+    Such a file may have been mended since. Raises MigrationError when one is gone: nobody could finish it.
+    """
+    lost = sorted(set(begun) - {file.name for file in todo})
+    if lost:
+        raise MigrationError(
+            f"{lost[0]} ({begun[lost[0]]}) was begun on this database, not finished, and is not among the files. "
+            "Use the collection's version that began it, or a newer one: it runs the file again."
+        )
+    return [file for file in todo if file.name in begun]
 
 
 def split(content: str) -> list[Statement]:

@@ -13,10 +13,13 @@ description:
   - Runs the SQL files that a database has not seen yet, in the order of their numbers, and keeps a ledger of them
     (table C(schema_migrations)) with a checksum each.
   - Refuses to run anything when an applied file was changed or is missing, or when a new file has a number
-    below one that is applied already.
+    below one that is applied already, and names the checksums.
   - Two runs at once wait for each other by an advisory lock.
   - "A file runs in one transaction, together with its line in the ledger. With the header comment C(-- transaction: no)
     its statements run one by one, as C(CREATE INDEX CONCURRENTLY) needs; write such a file so that it can run again."
+  - The ledger notes the begin of a file without a transaction. When it failed or its run was killed, the next run
+    says so, and runs the file, mended or not, from its first statement.
+    An index that such a file left invalid stops the run with its name.
   - "A file runs as O(owner). With the header comment C(-- run-as: login) it runs as the role that logged in,
     for the few things only a superuser may do."
   - Connect to the server itself, not through PgBouncer in transaction mode.
@@ -99,6 +102,14 @@ pending:
   type: list
   elements: str
   sample: [0001_channels.sql]
+interrupted:
+  description:
+    - Files without a transaction, among the RV(pending), that an earlier run began and did not finish.
+    - They run again from their first statement.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 current:
   description: Highest number in the ledger after the run; in check mode the one it would have. 0 for an empty ledger.
   returned: always
@@ -120,6 +131,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postg
     Migration,
     MigrationError,
     Statement,
+    interrupted,
     parse,
     pending,
     select,
@@ -145,13 +157,15 @@ class Ledger:
         self._schema = sql.Identifier(schema)
         self._table = sql.Identifier(schema, "schema_migrations")
 
-    def read(self) -> dict[str, str]:
-        """Applied names with their checksums; empty when there is no ledger yet."""
+    def read(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Applied names with their checksums, and those begun and not finished; empty when there is no ledger yet."""
         found = self._connection.execute("SELECT to_regclass(%s)", [self._table.as_string(self._connection)]).fetchone()
         if found is None or found[0] is None:
-            return {}
-        rows = self._connection.execute(sql.SQL("SELECT name, checksum FROM {}").format(self._table))
-        return dict(rows.fetchall())
+            return {}, {}
+        query = sql.SQL("SELECT name, checksum, duration_ms IS NOT NULL FROM {}").format(self._table)
+        rows = self._connection.execute(query).fetchall()
+        applied = {name: checksum for name, checksum, finished in rows if finished}
+        return applied, {name: checksum for name, checksum, finished in rows if not finished}
 
     def create(self) -> None:
         """Make schema and table where they are missing."""
@@ -161,22 +175,26 @@ class Ledger:
             self._connection.execute(
                 sql.SQL(
                     "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, checksum text NOT NULL,"
-                    " applied_at timestamptz NOT NULL DEFAULT now(), duration_ms integer NOT NULL)"
+                    " applied_at timestamptz NOT NULL DEFAULT now(), duration_ms integer)"
                 ).format(self._table)
+            )
+            # The first ledgers had it; a file that has begun has no duration yet.
+            self._connection.execute(
+                sql.SQL("ALTER TABLE {} ALTER COLUMN duration_ms DROP NOT NULL").format(self._table)
             )
 
     def apply(self, file: Migration) -> None:
         """Run one file and remember it. Raises MigrationError with the line and the server's words."""
         begun = time.monotonic()
-        with self._connection.transaction() if file.transaction else contextlib.nullcontext():
-            if not file.run_as_login:
-                self.become_owner(local=file.transaction)
-            for statement in split(file.content):
-                self._run(file, statement)
-            if file.transaction:
+        if file.transaction:
+            with self._connection.transaction():
+                self._run_all(file)
                 self._record(file, begun)
-        if not file.transaction:
+        else:
+            self._record(file, None)
+            self._run_all(file)
             self._connection.execute("RESET ROLE")
+            self._refuse_invalid_indexes(file)
             self._record(file, begun)
 
     def become_owner(self, local: bool = True) -> None:
@@ -185,17 +203,39 @@ class Ledger:
             scope = sql.SQL("LOCAL ") if local else sql.SQL("")
             self._connection.execute(sql.SQL("SET {}ROLE {}").format(scope, sql.Identifier(self._owner)))
 
-    def _run(self, file: Migration, statement: Statement) -> None:
-        try:
-            self._connection.execute(statement.text.encode(), prepare=False)
-        except psycopg.Error as error:
-            raise MigrationError(_explain(file, statement, error)) from error
+    def _run_all(self, file: Migration) -> None:
+        if not file.run_as_login:
+            self.become_owner(local=file.transaction)
+        for statement in split(file.content):
+            try:
+                self._connection.execute(statement.text.encode(), prepare=False)
+            except psycopg.Error as error:
+                raise MigrationError(_explain(file, statement, error)) from error
 
-    def _record(self, file: Migration, begun: float) -> None:
+    def _record(self, file: Migration, begun: float | None) -> None:
+        """Note that `file` is applied; with `begun` None that it has begun."""
+        duration = None if begun is None else round((time.monotonic() - begun) * 1000)
         self._connection.execute(
-            sql.SQL("INSERT INTO {} (name, checksum, duration_ms) VALUES (%s, %s, %s)").format(self._table),
-            [file.name, file.checksum, round((time.monotonic() - begun) * 1000)],
+            sql.SQL(
+                "INSERT INTO {} (name, checksum, duration_ms) VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE SET"
+                " checksum = excluded.checksum, duration_ms = excluded.duration_ms, applied_at = excluded.applied_at"
+            ).format(self._table),
+            [file.name, file.checksum, duration],
         )
+
+    def _refuse_invalid_indexes(self, file: Migration) -> None:
+        """A CREATE INDEX CONCURRENTLY that died leaves an index that IF NOT EXISTS takes for a good one."""
+        rows = self._connection.execute(
+            "SELECT i.indexrelid::regclass::text FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+            " WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = to_regnamespace(%s) ORDER BY 1",
+            [self._schema.as_string(self._connection)],
+        )
+        names = [row[0] for row in rows]
+        if names:
+            raise MigrationError(
+                f"{file.name} ended, but these indexes are invalid: {', '.join(names)}. Nobody uses them, every write "
+                f"pays for them. Drop them (DROP INDEX CONCURRENTLY {names[0]}) and run again, which makes them anew."
+            )
 
 
 def _explain(file: Migration, statement: Statement, error: psycopg.Error) -> str:
@@ -204,7 +244,12 @@ def _explain(file: Migration, statement: Statement, error: psycopg.Error) -> str
     words = [error.diag.message_primary or str(error).strip()]
     words += [f"Detail: {error.diag.message_detail}"] if error.diag.message_detail else []
     words += [f"Hint: {error.diag.message_hint}"] if error.diag.message_hint else []
-    after = "Nothing of this file was kept." if file.transaction else "What its earlier statements did was kept."
+    words += [f"Where: {error.diag.context.splitlines()[0]}"] if error.diag.context else []
+    after = (
+        "Nothing of this file was kept."
+        if file.transaction
+        else "What its earlier statements did was kept, and they run again."
+    )
     return f"{file.name}, line {line}: {' '.join(words)} ({error.sqlstate}). {after} Mend the cause and run again."
 
 
@@ -248,20 +293,29 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         if not module.check_mode:
             raise
         module.warn(f"{reason}; every migration counts as pending.")
-        return _result(module, {}, pending(files, {}), applied=False)
+        return _result(module, {}, pending(files, {}), [])
     with connection:
         ledger = Ledger(connection, module.params["schema"], module.params["owner"])
-        before = ledger.read()
-        todo = pending(files, before)
+        applied, todo, again = _compare(files, ledger)
         if todo and not module.check_mode:
             _lock(connection, module.params["lock_timeout"])
-            before = ledger.read()  # another run may have been faster
-            todo = pending(files, before)
+            applied, todo, again = _compare(files, ledger)  # another run may have been faster
+        for file in again:
+            module.warn(
+                f"An earlier run began {file.name} and did not finish it: it runs again from its first statement."
+            )
+        if not module.check_mode:
             if todo:
                 ledger.create()
             for file in todo:
                 ledger.apply(file)
-    return _result(module, before, todo, applied=not module.check_mode)
+    return _result(module, applied, todo, again)
+
+
+def _compare(files: list[Migration], ledger: Ledger) -> tuple[dict[str, str], list[Migration], list[Migration]]:
+    applied, begun = ledger.read()
+    todo = pending(files, applied)
+    return applied, todo, interrupted(todo, begun)
 
 
 def _lock(connection: Connection[Any], seconds: int) -> None:
@@ -275,13 +329,16 @@ def _lock(connection: Connection[Any], seconds: int) -> None:
         ) from error
 
 
-def _result(module: AnsibleModule, before: dict[str, str], todo: list[Migration], applied: bool) -> dict[str, Any]:
+def _result(
+    module: AnsibleModule, before: dict[str, str], todo: list[Migration], again: list[Migration]
+) -> dict[str, Any]:
     names = [file.name for file in todo]
     numbers = [parse(name, "").number for name in before] + [file.number for file in todo]
     result: dict[str, Any] = {
         "changed": bool(names),
         "pending": names,
-        "applied": names if applied else [],
+        "interrupted": [file.name for file in again],
+        "applied": [] if module.check_mode else names,
         "current": max(numbers, default=0),
     }
     if module._diff:

@@ -48,6 +48,8 @@ options:
           - V(http) fetches O(checks[].path) and judges its status code, or O(checks[].json_field) where that is given.
           - V(metrics) fetches O(checks[].path) in Prometheus' format and compares O(checks[].metric).
           - V(postgresql) runs O(checks[].query), which gives one number.
+          - V(maintenance) asks the database for its own jobs, each of which has to end well every O(checks[].warn)
+            minutes.
           - V(pgbouncer) counts waiting clients on PgBouncer's console.
           - V(redis) asks one instance for its role and, of a replica, its link.
           - V(sentinel) asks all O(checks[].sentinels) for the primary and all O(checks[].instances) whether they agree.
@@ -62,6 +64,7 @@ options:
           - http
           - metrics
           - postgresql
+          - maintenance
           - pgbouncer
           - redis
           - sentinel
@@ -141,7 +144,7 @@ options:
         type: str
         default: value
       warn:
-        description: The number above which the component is degraded.
+        description: The number above which the component is degraded; of V(maintenance) minutes.
         type: float
       fail:
         description: The number above which the component has failed.
@@ -194,7 +197,8 @@ options:
             default: 0
 requirements:
   - systemd
-  - psycopg >= 3.1 on the managed host for the kinds V(postgresql) and V(pgbouncer) (Debian package C(python3-psycopg))
+  - psycopg >= 3.1 on the managed host for the kinds V(postgresql), V(maintenance) and V(pgbouncer)
+    (Debian package C(python3-psycopg))
 """
 
 EXAMPLES = r"""
@@ -290,6 +294,7 @@ NEEDED = {
     "http": [*_NETWORK, "path"],
     "metrics": [*_NETWORK, "path", "metric"],
     "postgresql": [*_NETWORK, "user", "password", "database", "query"],
+    "maintenance": [*_NETWORK, "user", "password", "database", "warn"],
     "pgbouncer": [*_NETWORK, "user", "password", "database"],
     "redis": _NETWORK,
     "sentinel": ["port", "sentinels", "primary", "instances"],

@@ -14,7 +14,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,18 @@ class Postgres:
 
     port: int
     password: str
+    control: tuple[str, ...] = ()
+    """`pg_ctl` for this cluster."""
+
+    def stop(self) -> None:
+        """End it as a shutdown of its host would."""
+        subprocess.run([*self.control, "-w", "-m", "fast", "stop"], check=True, capture_output=True, cwd="/")
+
+    def start(self) -> None:
+        """Start it again, with the arguments it had."""
+        arguments = (Path(self.control[-1]) / "postmaster.opts").read_text().split(None, 1)[1].strip()
+        start = [*self.control, "-w", "-l", f"{self.control[-1]}.log", "-o", arguments, "start"]
+        subprocess.run(start, check=True, capture_output=True, cwd="/")
 
     def connect(self, role: str = "postgres", database: str = DATABASE) -> psycopg.Connection[Any]:
         """A connection that commits each statement."""
@@ -59,8 +72,8 @@ def postgres_programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Postgres]:
-    """A cluster of its own with the schema; stopped and removed afterwards."""
+def postgres(**settings: object) -> Iterator[Postgres]:
+    """A cluster of its own with the schema, run with `settings`; stopped and removed afterwards."""
     programs = postgres_programs()
     assert programs is not None
     # PostgreSQL refuses root; the folder is outside of pytest's, which other users cannot enter.
@@ -69,14 +82,16 @@ def postgres() -> Iterator[Postgres]:
         folder = Path(name)
         if user:
             shutil.chown(folder, "postgres")
-        data, running = str(folder / "data"), Postgres(free_port(), secrets.token_hex(8))
+        data = str(folder / "data")
+        control = (*user, str(programs / "pg_ctl"), "-D", data)
+        running = Postgres(free_port(), secrets.token_hex(8), control)
         password_file = folder / "password"
         password_file.write_text(running.password)
         password_file.chmod(0o644)
         initdb = [str(programs / "initdb"), "-D", data, "-U", "postgres", "--auth=scram-sha-256", "--no-sync"]
         initdb += ["--encoding=UTF8", "--locale=C.UTF-8", f"--pwfile={password_file}"]
         subprocess.run([*user, *initdb], check=True, capture_output=True, cwd="/")
-        settings = {"port": running.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder}
+        settings |= {"port": running.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder}
         with (folder / "log").open("wb") as log:
             arguments = [f"--{name}={value}" for name, value in settings.items()]
             server = subprocess.Popen(
@@ -87,8 +102,7 @@ def postgres() -> Iterator[Postgres]:
             _create_schema(running)
             yield running
         finally:
-            stop = [*user, str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "stop"]
-            subprocess.run(stop, check=False, capture_output=True, cwd="/")
+            subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True, cwd="/")
             server.wait(timeout=30)
 
 
@@ -121,7 +135,10 @@ def _create_schema(server: Postgres) -> None:
         connection.execute(f"CREATE DATABASE {DATABASE} OWNER telegram_owner")
     with server.connect() as connection:
         connection.execute("CREATE SCHEMA telegram AUTHORIZATION telegram_owner")
-        connection.execute("CREATE TABLE telegram.schema_migrations (version text PRIMARY KEY)")
+        connection.execute(
+            "CREATE TABLE telegram.schema_migrations (name text PRIMARY KEY, checksum text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now(), duration_ms integer)"
+        )
         for path in sorted(
             [*ROOT.glob("sql/*.sql"), *ROOT.glob("sql/engine/native/*.sql")], key=lambda path: path.name
         ):
@@ -131,6 +148,7 @@ def _create_schema(server: Postgres) -> None:
             connection.execute(f"SET ROLE {role}")
             connection.execute(text)
             connection.execute("RESET ROLE")
+            connection.execute("INSERT INTO telegram.schema_migrations VALUES (%s, '')", [path.name])
 
 
 def free_port() -> int:
@@ -195,6 +213,14 @@ async def cable(host: str, port: int) -> AsyncIterator[Cable]:
         yield link
     finally:
         await link.cut()
+
+
+def wait_until(condition: Callable[[], Any], within: float = 30.0) -> None:
+    """Wait until `condition()` holds; fails when it does not `within` so many seconds."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.02)
 
 
 async def until(condition: Any, within: float = 10.0) -> None:

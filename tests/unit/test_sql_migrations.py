@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plugins.module_utils.postgresql_migrations import Migration, MigrationError, parse, pending, select, split
+from plugins.module_utils.postgresql_migrations import (
+    Migration,
+    MigrationError,
+    interrupted,
+    parse,
+    pending,
+    select,
+    split,
+)
 
 SQL = Path(__file__).resolve().parents[2] / "sql"
 ENGINES = ("native", "timescale", "timescale_apache")
@@ -85,14 +93,43 @@ def test_a_changed_file_is_refused_with_both_checksums() -> None:
 @pytest.mark.requirement("DB-05")
 def test_a_file_that_comes_too_late_is_refused() -> None:
     first, second, third = files("0001_a.sql", "0002_b.sql", "0003_c.sql")
-    with pytest.raises(MigrationError, match=r"0002_b\.sql comes too late: 0003 is already applied"):
+    with pytest.raises(
+        MigrationError, match=r"0002_b\.sql .* comes too late: 0003_c\.sql .* is already applied"
+    ) as refusal:
         pending([first, second, third], ledger(first, third))
+    assert second.checksum in str(refusal.value)
+    assert third.checksum in str(refusal.value)
 
 
 def test_a_database_newer_than_the_files_is_refused() -> None:
     first, second = files("0001_a.sql", "0002_b.sql")
     with pytest.raises(MigrationError, match=r"0002_b\.sql was applied to this database but is not among the files"):
         pending([first], ledger(first, second))
+
+
+def test_a_file_that_was_begun_is_pending_and_may_have_been_mended() -> None:
+    first, second, third = files("0001_a.sql", "0002_b.sql", "0003_c.sql")
+    todo = pending([first, second, third], ledger(first))
+    assert interrupted(todo, {}) == []
+    assert interrupted(todo, {"0002_b.sql": "the checksum before it was mended"}) == [second]
+
+
+def test_a_file_that_was_begun_and_is_gone_is_refused() -> None:
+    first, second = files("0001_a.sql", "0002_b.sql")
+    with pytest.raises(
+        MigrationError, match=rf"0002_b\.sql \({second.checksum}\) was begun on this database, not finished"
+    ):
+        interrupted(pending([first], {}), ledger(second))
+
+
+@pytest.mark.parametrize("word", ["BEGIN", "commit", "ROLLBACK", "START TRANSACTION", "END", "SAVEPOINT a"])
+def test_a_file_that_would_cut_its_transaction_in_two_is_refused(word: str) -> None:
+    script = f"SELECT 1;\n{word};\nSELECT 2;"
+    first = word.split(maxsplit=1)[0].upper()
+    with pytest.raises(MigrationError, match=rf"0001_a\.sql, line 2: {first} has no place in a file"):
+        parse("0001_a.sql", script)
+    assert not parse("0001_a.sql", f"-- transaction: no\n{script}").transaction
+    assert parse("0001_a.sql", f"DO $$ BEGIN\n{word};\nEND $$").transaction
 
 
 def test_line_ends_do_not_change_a_checksum() -> None:

@@ -16,56 +16,31 @@ from telegram_stack.spool import Channel, Entry
 
 Channels = Callable[[], Mapping[int, Channel]]
 
-_COLUMNS = {
-    "id": "uuid",
-    "channel_id": "bigint",
-    "message_id": "bigint",
-    "message_date": "timestamptz",
-    "version": "bigint",
-    "source": "text",
-    "message_type": "text",
-    "text": "text",
-    "entities": "jsonb",
-    "sender_id": "bigint",
-    "reply_to": "jsonb",
-    "forward": "jsonb",
-    "grouped_id": "bigint",
-    "topic_id": "bigint",
-    "media": "jsonb",
-    "link_preview": "jsonb",
-    "edit_date": "timestamptz",
-    "received_at": "timestamptz",
-}
-_KEY = ("id", "channel_id", "message_id", "message_date")
-
-# An array a column: the statement's text stays the same for any number of rows.
-_ARRAYS = ", ".join(f"%s::{'text' if kind == 'jsonb' else kind}[]" for kind in _COLUMNS.values())
-_VALUES = ", ".join(f"e.{name}::jsonb" if kind == "jsonb" else f"e.{name}" for name, kind in _COLUMNS.items())
-
-_UPSERT_MESSAGES = f"""
-INSERT INTO telegram.messages ({", ".join(_COLUMNS)}, deleted_at)
-SELECT {_VALUES}, t.deleted_at
-FROM unnest({_ARRAYS}) AS e ({", ".join(_COLUMNS)})
-LEFT JOIN telegram.tombstones t ON t.channel_id = e.channel_id AND t.message_id = e.message_id
-ORDER BY e.channel_id, e.message_id
-ON CONFLICT (channel_id, message_id, message_date) DO UPDATE SET
-  {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in _KEY)},
-  stored_at = now(),
-  deleted_at = coalesce(messages.deleted_at, excluded.deleted_at)
-WHERE excluded.version > messages.version
-"""  # noqa: S608 - the column names above
-
-_INSERT_TOMBSTONES = """
-INSERT INTO telegram.tombstones (channel_id, message_id, deleted_at, received_at)
-SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
-ON CONFLICT (channel_id, message_id) DO NOTHING
-"""
-
-_MARK_DELETED = """
-UPDATE telegram.messages m SET deleted_at = e.deleted_at
-FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[]) AS e (channel_id, message_id, deleted_at)
-WHERE m.channel_id = e.channel_id AND m.message_id = e.message_id AND m.deleted_at IS NULL
-"""
+# In the order of telegram.bulk_upsert_messages (sql/0005_writing.sql); an array a column: the statement's text stays the same.
+_ARRAYS = (
+    ("channel_ids", "bigint[]"),
+    ("message_ids", "bigint[]"),
+    ("message_dates", "timestamptz[]"),
+    ("versions", "bigint[]"),
+    ("received_ats", "timestamptz[]"),
+    ("sources", "text[]"),
+    ("message_types", "text[]"),
+    ("texts", "text[]"),
+    ("entities", "text[]::jsonb[]"),
+    ("sender_ids", "bigint[]"),
+    ("reply_tos", "text[]::jsonb[]"),
+    ("forwards", "text[]::jsonb[]"),
+    ("grouped_ids", "bigint[]"),
+    ("topic_ids", "bigint[]"),
+    ("medias", "text[]::jsonb[]"),
+    ("link_previews", "text[]::jsonb[]"),
+    ("edit_dates", "timestamptz[]"),
+)
+_LOCK_CHANNELS = "SELECT telegram.lock_channels(%s::bigint[])"
+_UPSERT_MESSAGES = (
+    f"SELECT telegram.bulk_upsert_messages({', '.join(f'{name} => %s::{kind}' for name, kind in _ARRAYS)})"  # noqa: S608
+)
+_MARK_DELETED = "SELECT telegram.mark_messages_deleted(%s::bigint[], %s::bigint[], %s::timestamptz[])"
 
 _CHANNEL_ARRAYS = "unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::integer[])"
 
@@ -89,7 +64,7 @@ WHERE c.channel_id = e.channel_id
 
 
 class DatabaseSink:
-    """Set-based upserts, sorted by key (unsorted concurrent batches deadlock), one transaction a batch."""
+    """Set-based upserts behind the locks of their channels, so that writers cannot deadlock; one transaction a batch."""
 
     name = "database"
 
@@ -106,18 +81,19 @@ class DatabaseSink:
 
         async def work(connection: Connection) -> None:
             if deletions:
-                await connection.execute(_INSERT_TOMBSTONES, _tombstones(deletions))
+                channels = sorted({entry.event.channel_id for entry in batch})
+                await connection.execute(_LOCK_CHANNELS, [channels])  # all of them first, or two writers may deadlock
             if messages:
                 await connection.execute(_UPSERT_MESSAGES, _columns(messages))
             if deletions:
-                await connection.execute(_MARK_DELETED, _tombstones(deletions)[:3])
+                await connection.execute(_MARK_DELETED, _deletions(deletions))
             await connection.execute(self._upsert_channels, self._channel_columns(batch))
 
         try:
             await transaction(self._pool, work)
         except DatabaseUnavailableError as error:
             raise SinkUnavailableError(str(error)) from error
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
+        except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, ValueError) as error:
             if len(batch) == 1:
                 raise RejectedEventsError(_first_line(error), batch) from error
             await self._halve(batch)
@@ -174,15 +150,17 @@ def _columns(events: Sequence[Event]) -> list[list[Any]]:
 
 
 def _row(event: Event) -> tuple[Any, ...]:
+    """Raises ValueError, also its kind UnicodeEncodeError, for what no database can hold."""
     content = event.content
     if content is None or event.message_date is None:
         raise ValueError(f"event {event.key} of kind {event.kind} has no content or no date")
+    row_id(event.channel_id, event.message_id)  # the key has to fit into the message's row id
     return (
-        row_id(event.channel_id, event.message_id),
         event.channel_id,
         event.message_id,
         event.message_date,
         event.version,
+        event.received_at,
         event.source,
         content.message_type,
         content.text,
@@ -195,7 +173,6 @@ def _row(event: Event) -> tuple[Any, ...]:
         _json(content.media),
         _json(content.link_preview),
         event.edit_date,
-        event.received_at,
     )
 
 
@@ -203,9 +180,12 @@ def _json(value: object) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
 
-def _tombstones(events: Sequence[Event]) -> list[list[Any]]:
-    received = [event.received_at for event in events]
-    return [[event.channel_id for event in events], [event.message_id for event in events], received, received]
+def _deletions(events: Sequence[Event]) -> list[list[Any]]:
+    return [
+        [event.channel_id for event in events],
+        [event.message_id for event in events],
+        [event.received_at for event in events],
+    ]
 
 
 def _first_line(error: Exception) -> str:
