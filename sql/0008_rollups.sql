@@ -41,7 +41,7 @@ SELECT
 FROM telegram.messages_hourly WHERE bucket >= (SELECT days_until FROM telegram.rollup_state)
 GROUP BY 1, 2;
 
-COMMENT ON VIEW telegram.messages_hourly IS 'by hour (UTC) of the message''s date; up to date, also before a refresh';
+COMMENT ON VIEW telegram.messages_hourly IS 'by hour (UTC) of the message''s date; newest hours live, changes to older ones with the next refresh';
 
 -- Counts again every hour in which a message came, was edited or deleted since the last time, but for the one that runs.
 CREATE FUNCTION telegram.maintain_rollups(OUT detail text, OUT backlog bigint)

@@ -40,6 +40,7 @@ class Postgres:
 
     port: int
     password: str
+    host: str = "127.0.0.1"
     control: tuple[str, ...] = ()
     """`pg_ctl` for this cluster."""
 
@@ -56,7 +57,7 @@ class Postgres:
     def connect(self, role: str = "postgres", database: str = DATABASE) -> psycopg.Connection[Any]:
         """A connection that commits each statement."""
         return psycopg.connect(
-            host="127.0.0.1",
+            host=self.host,
             port=self.port,
             dbname=database,
             user=role,
@@ -99,7 +100,7 @@ def postgres(**settings: object) -> Iterator[Postgres]:
             )
         try:
             _until_serving(running, server)
-            _create_schema(running)
+            create_schema(running)
             yield running
         finally:
             subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True, cwd="/")
@@ -120,35 +121,33 @@ def _until_serving(server: Postgres, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("PostgreSQL does not serve")
 
 
-def _create_schema(server: Postgres) -> None:
+def create_schema(server: Postgres, engine: str = "native") -> None:
     """What role and module do on a host, in short: roles, database, then the files in the order of their numbers."""
-    with psycopg.connect(
-        host="127.0.0.1",
-        port=server.port,
-        dbname="postgres",
-        user="postgres",
-        password=server.password,
-        autocommit=True,
-    ) as connection:
+    with server.connect(database="postgres") as connection:
         for role in ROLES:
             connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{server.password}'")
         connection.execute(f"CREATE DATABASE {DATABASE} OWNER telegram_owner")
     with server.connect() as connection:
+        if engine != "native":
+            connection.execute("CREATE EXTENSION timescaledb")
         connection.execute("CREATE SCHEMA telegram AUTHORIZATION telegram_owner")
         connection.execute(
             "CREATE TABLE telegram.schema_migrations (name text PRIMARY KEY, checksum text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT now(), duration_ms integer)"
         )
-        for path in sorted(
-            [*ROOT.glob("sql/*.sql"), *ROOT.glob("sql/engine/native/*.sql")], key=lambda path: path.name
-        ):
+        connection.execute("ALTER TABLE telegram.schema_migrations OWNER TO telegram_owner")
+        for path in schema_files(engine):
             text = path.read_text()
             role = "postgres" if re.search(r"^-- run-as: login", text, re.MULTILINE) else "telegram_owner"
-            connection.execute("ALTER TABLE telegram.schema_migrations OWNER TO telegram_owner")
             connection.execute(f"SET ROLE {role}")
             connection.execute(text)
             connection.execute("RESET ROLE")
             connection.execute("INSERT INTO telegram.schema_migrations VALUES (%s, '')", [path.name])
+
+
+def schema_files(engine: str) -> list[Path]:
+    """The files of ``sql/`` that an engine runs, in their order."""
+    return sorted([*ROOT.glob("sql/*.sql"), *ROOT.glob(f"sql/engine/{engine}/*.sql")], key=lambda path: path.name)
 
 
 def free_port() -> int:

@@ -1,0 +1,144 @@
+"""The three engines for the tests of ``sql/``: PostgreSQL here, TimescaleDB Apache on a target host, community as WASM."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from plugins.module_utils.postgresql_migrations import split
+from tests.integration import servers
+from tests.integration.servers import ROOT, Postgres
+
+WASM = ROOT / "tests" / "wasm"
+HOST, SNAPSHOT = "sqltest", "sqltest-apache"
+_INSTALL = """set -e
+apt-get update -qq
+mkdir -p /etc/postgresql-common
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -yqq --no-install-recommends postgresql-17 postgresql-17-timescaledb >/dev/null
+conf=/etc/postgresql/17/main
+printf "%s\\n" "listen_addresses='*'" "shared_preload_libraries='timescaledb,pg_stat_statements'" \
+  "timescaledb.telemetry_level=off" "timezone='UTC'" >$conf/conf.d/test.conf
+echo "host all all samenet scram-sha-256" >>$conf/pg_hba.conf
+systemctl restart postgresql@17-main
+"""
+
+
+@dataclass(frozen=True)
+class Wasm(Postgres):
+    """The community edition: one session, so connections come one after the other and become their role."""
+
+    def connect(self, role: str = "postgres", database: str = "template1") -> psycopg.Connection[Any]:
+        """A connection that commits each statement."""
+        connection = super().connect("postgres", "template1")
+        connection.prepare_threshold = None
+        if role != "postgres":
+            connection.execute(f"SET ROLE {role}".encode())
+        return connection
+
+
+@contextlib.contextmanager
+def engine(name: str) -> Iterator[Postgres]:
+    """A server of that engine with the schema."""
+    with {"native": servers.postgres, "timescale_apache": _apache, "timescale": _wasm}[name]() as server:
+        yield server
+
+
+def lacks(name: str) -> str:
+    """Why an engine cannot be had here, in a sentence; empty when it can."""
+    if name == "timescale" and not (shutil.which("npm") and shutil.which("node")):
+        return "the community edition needs node and npm."
+    if name == "timescale_apache":
+        from tools.targets import host  # noqa: PLC0415 - this file is used where targets are of no interest
+
+        return " ".join(host.lacks())
+    return "" if name != "native" or servers.postgres_programs() else "PostgreSQL is not installed."
+
+
+def _targets(*words: str) -> str:
+    command = [sys.executable, "-m", "tools.targets", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def _apache() -> Iterator[Postgres]:
+    """Debian 13's own packages on a target host; installed once, then booted from a saved disk."""
+    listed = json.loads(_targets("list", "--json"))
+    if any(target["name"] == HOST for target in listed["targets"]):
+        _targets("down", HOST)
+    try:
+        if any(SNAPSHOT in (snapshot, *_names(snapshot)) for snapshot in listed["snapshots"]):
+            _targets("up", HOST, "--from", SNAPSHOT)
+        else:
+            _targets("up", HOST)
+            _targets("exec", HOST, "sh", "-c", _INSTALL)
+            _targets("save", HOST, SNAPSHOT)
+        address = json.loads(_targets("inventory", HOST))[HOST]["ansible_host"]
+        server = Postgres(5432, secrets.token_hex(8), str(address))
+        password = f"ALTER ROLE postgres PASSWORD '{server.password}'"
+        ready = "until pg_isready -q; do sleep 0.1; done; cd /; "
+        _targets("exec", HOST, "sh", "-c", f'{ready} runuser -u postgres -- psql -qc "{password}"')
+        servers.create_schema(server, "timescale_apache")
+        yield server
+    finally:
+        _targets("down", HOST)
+
+
+def _names(snapshot: Any) -> tuple[Any, ...]:
+    return tuple(snapshot.values()) if isinstance(snapshot, dict) else ()
+
+
+@contextlib.contextmanager
+def _wasm() -> Iterator[Postgres]:
+    """Its package is pinned by tests/wasm/package-lock.json."""
+    if not (WASM / "node_modules").exists():
+        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=WASM, check=True, timeout=300)
+    server = Wasm(servers.free_port(), "none")
+    with subprocess.Popen(["node", "serve.mjs", str(server.port)], cwd=WASM) as process:
+        try:
+            _until_listening(server, process)
+            _create_schema_in_one_session(server)
+            yield server
+        finally:
+            process.terminate()
+
+
+def _until_listening(server: Postgres, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        assert process.poll() is None, "the community edition did not start"
+        try:
+            server.connect().close()
+        except psycopg.OperationalError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.1)
+        else:
+            return
+    raise AssertionError("the community edition does not serve")
+
+
+def _create_schema_in_one_session(server: Postgres) -> None:
+    with server.connect() as connection:
+        for role in servers.ROLES:
+            connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+        connection.execute("ALTER DATABASE template1 OWNER TO telegram_owner")
+        connection.execute("CREATE SCHEMA telegram AUTHORIZATION telegram_owner")
+        connection.execute("CREATE TABLE telegram.schema_migrations (name text PRIMARY KEY)")
+        connection.execute("ALTER TABLE telegram.schema_migrations OWNER TO telegram_owner")
+        for path in servers.schema_files("timescale"):
+            connection.execute("RESET ROLE" if path.name.startswith("0001") else "SET ROLE telegram_owner")
+            for statement in split(path.read_text()):
+                # Not there in this build: the extension; two changes of the database's rights by one command.
+                if not ("pg_stat_statements" in statement.text or "REVOKE ALL ON DATABASE" in statement.text):
+                    connection.execute(statement.text.encode())
+
+
