@@ -19,8 +19,8 @@ from telethon.crypto import AuthKey
 from telethon.sessions import StringSession
 
 from telegram_stack.simulator import load, objects, rpc_auth, texts
+from telegram_stack.simulator.model import Channel, Draft, Message, UnknownChannelError
 from telegram_stack.simulator.server import Server
-from telegram_stack.simulator.store import Channel, Draft, Message, UnknownChannelError
 
 _MARK = 10**12
 _DEFAULT_PHONE = "5511999990000"

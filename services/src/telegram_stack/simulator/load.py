@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 
 from telegram_stack.simulator import texts
+from telegram_stack.simulator.model import Draft
 from telegram_stack.simulator.server import Server
-from telegram_stack.simulator.store import Draft
 
 _TICK = 0.005
 _PHOTO_EVERY = 50
