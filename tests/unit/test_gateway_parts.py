@@ -10,17 +10,20 @@ from typing import Any, cast
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
+from telethon import errors, functions
 from tests.unit.test_spool import event
 
 from telegram_stack.config import ConfigError, load
-from telegram_stack.events import encode
+from telegram_stack.events import deletion, encode, utc_now
 from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
 from telegram_stack.gateway.health import HealthCheck
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.gateway.trace import Trace
 from telegram_stack.spool import Entry, Spool
+from telegram_stack.telegram.asking import FloodWaits
 from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.recovery import Progress
 from telegram_stack.telegram.source import TelegramSource
 
 MINIMAL = """
@@ -62,15 +65,18 @@ class Gateway:
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
-        self.source = SimpleNamespace(state="connected", cause="")
+        self.source = SimpleNamespace(state="connected", cause="", progress=Progress(), floods=FloodWaits(self))
         self.trace = Trace(capacity=3)
         channels = Channels({}, "all")
         names = ["database", "queue"]
         self.health = HealthCheck(cast(TelegramSource, self.source), spool, channels, names, "1.2.3")
         registry = CollectorRegistry()
-        self.metrics = Metrics(registry, spool, channels, names)
-        app = application(self.health, self.metrics, registry, self.trace)
+        self.metrics = Metrics(registry, spool, names)
+        app = application(self.health, self.metrics, registry, self.trace, cast(TelegramSource, self.source))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+    def flood_wait(self, method: str, seconds: int) -> None:
+        self.metrics.flood_wait(method, seconds)
 
 
 @pytest.fixture
@@ -166,3 +172,36 @@ async def test_metrics_follow_events_and_sinks(gateway: Gateway) -> None:
         "telegram_failure_queue_size 2.0",
     ):
         assert line in text.splitlines()
+
+
+@pytest.mark.requirement("GW-06")
+async def test_recovery_and_flood_waits_are_seen_in_health_and_metrics(gateway: Gateway) -> None:
+    progress: Progress = gateway.source.progress
+    progress.begin()
+    progress.count([event(1), event(2)])
+    progress.channels_open, progress.seconds, progress.unreadable = 3, 2.5, {-1007: "private"}
+    gateway.metrics.recovered([event(1), deletion(-1001, 1, utc_now())])
+    gateway.source.floods.note(errors.FloodWaitError(functions.updates.GetStateRequest(), 40))
+    health = (await gateway.http.get("/health")).json()
+    assert health["recovery"] == {
+        "running": True,
+        "seconds": 2.5,
+        "channelsDone": 0,
+        "channelsOpen": 3,
+        "messages": 2,
+        "edits": 0,
+        "deletions": 0,
+        "unreadable": {"-1007": "private"},
+    }
+    assert 0 < health["floodWaits"]["getState"] <= 40
+    text = (await gateway.http.get("/metrics")).text
+    for line in (
+        'telegram_recovered_messages_total{kind="new"} 1.0',
+        'telegram_recovered_messages_total{kind="delete"} 1.0',
+        'telegram_flood_wait_seconds_total{method="getState"} 40.0',
+        "telegram_recovery_channels 3.0",
+        "telegram_recovery_unreadable_channels 1.0",
+        "telegram_recovery_seconds 2.5",
+    ):
+        assert line in text.splitlines()
+    assert 'telegram_flood_wait_remaining_seconds{method="getState"}' in text

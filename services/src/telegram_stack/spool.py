@@ -402,6 +402,19 @@ class Spool:
     def _quarantine(self, rows: list[tuple[str, int, str, float, bytes]]) -> None:
         self._reader.executemany("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
 
+    async def remembered(self, channel_id: int, first: int, last: int) -> set[int]:
+        """The messages from `first` to `last` that were not deleted, as far as the spool still has them."""
+        return await self._read(self._remembered, channel_id, first, last)
+
+    def _remembered(self, channel_id: int, first: int, last: int) -> set[int]:
+        query = "SELECT message_id, body FROM events WHERE channel_id = ? AND message_id BETWEEN ? AND ?"
+        newest: dict[int, Event] = {}
+        for message_id, body in self._reader.execute(query, (channel_id, first, last)):
+            event = decode(body)
+            if message_id not in newest or event.version > newest[message_id].version:
+                newest[message_id] = event
+        return {message_id for message_id, event in newest.items() if event.kind != "delete"}
+
     async def quarantined(self) -> dict[str, int]:
         """How many events each sink has refused for good."""
         query = "SELECT sink, count(*) FROM quarantine GROUP BY sink"

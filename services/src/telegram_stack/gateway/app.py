@@ -15,9 +15,12 @@ from telegram_stack.gateway.health import HealthCheck
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.gateway.trace import Trace
 from telegram_stack.observability.http import metrics_response
+from telegram_stack.telegram.source import TelegramSource
 
 
-def application(health: HealthCheck, metrics: Metrics, registry: CollectorRegistry, trace: Trace) -> Starlette:
+def application(
+    health: HealthCheck, metrics: Metrics, registry: CollectorRegistry, trace: Trace, source: TelegramSource
+) -> Starlette:
     """``/health`` (200 when it serves, else 503), ``/metrics``, ``/trace/{channel_id}/{message_id}``."""
 
     async def get_health(_request: Request) -> Response:
@@ -25,7 +28,7 @@ def application(health: HealthCheck, metrics: Metrics, registry: CollectorRegist
         return _json(found, 200 if found.serving else 503)
 
     async def get_metrics(_request: Request) -> Response:
-        await metrics.refresh()
+        await metrics.refresh(source)
         return metrics_response(registry)
 
     async def get_trace(request: Request) -> Response:

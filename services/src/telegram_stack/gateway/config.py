@@ -23,6 +23,10 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
     `channels`: ``all`` takes every channel the account is in, but for those set inactive in ``telegram.channels``;
     ``registered`` takes the active ones of that table only, and every channel while the table is empty.
     `history_depth` is how many of the newest messages a channel seen for the first time brings along.
+    `edit_window` is how many messages below the cursor are read again for edits and deletions where a channel has
+    changed too much for Telegram to list the changes; 0 leaves that out. `recovery_seconds` is how often (give or take
+    a fifth) every channel's count is compared with Telegram's while the connection stands, `recovery_concurrency` how
+    many channels are caught up at once.
     `server_*` point at another MTProto server than Telegram's own; all four belong together. `server_public_key`
     is its RSA key in PEM.
     """
@@ -33,6 +37,9 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
     session_key_file: str = "session-key"
     channels: Literal["all", "registered"] = "all"
     history_depth: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 100
+    edit_window: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 1000
+    recovery_seconds: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0
+    recovery_concurrency: Annotated[int, msgspec.Meta(ge=1, le=50)] = 4
     server_address: str | None = None
     server_port: Port | None = None
     server_dc_id: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None

@@ -30,7 +30,7 @@ from telegram_stack.sinks.queue import QueueSink
 from telegram_stack.spool import Entry, Spool, SpoolError
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.session import SessionError, SessionFile
-from telegram_stack.telegram.source import Server, TelegramSource
+from telegram_stack.telegram.source import Limits, Server, TelegramSource
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         await spool.open()
         stack.push_async_callback(_close_spool, spool)
         channels = Channels(spool.stored_channels(), config.telegram.channels)
-        metrics = Metrics(registry, spool, channels, names)
+        metrics = Metrics(registry, spool, names)
         spool.on_commit = metrics.committed
         source = TelegramSource(
             session,
@@ -140,7 +140,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             api_hash=api_hash,
             version=program.version(),
             server=_server(config),
-            history_depth=config.telegram.history_depth,
+            limits=_limits(config),
             connect_timeout=config.telegram.connect_timeout,
             watchdog_seconds=config.telegram.watchdog_seconds,
         )
@@ -151,7 +151,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         health = HealthCheck(source, spool, channels, names, program.version())
         trace = Trace()
         observers = _Observers(metrics, health, trace)
-        app = application(health, metrics, registry, trace)
+        app = application(health, metrics, registry, trace, source)
         services = [
             asyncio.create_task(serve(app, config.bind_address, config.port, lambda _port: _ready()), name="http"),
             asyncio.create_task(_follow_registry(database, channels, spool), name="registry"),
@@ -223,6 +223,16 @@ def _server(config: GatewayConfig) -> Server | None:
     ):
         return None
     return Server(telegram.server_address, telegram.server_port, telegram.server_dc_id, telegram.server_public_key)
+
+
+def _limits(config: GatewayConfig) -> Limits:
+    telegram = config.telegram
+    return Limits(
+        history_depth=telegram.history_depth,
+        edit_window=telegram.edit_window,
+        check_seconds=telegram.recovery_seconds,
+        concurrency=telegram.recovery_concurrency,
+    )
 
 
 async def _database_sink(config: GatewayConfig, channels: Channels) -> DatabaseSink:
