@@ -21,7 +21,7 @@ from tests.integration.servers import until
 
 from telegram_stack.events import Event
 from telegram_stack.simulator import objects
-from telegram_stack.simulator.model import Draft
+from telegram_stack.simulator.model import BOT, Draft
 from telegram_stack.simulator.server import Server as Telegram
 from telegram_stack.simulator.server import Settings
 from telegram_stack.simulator.store import Store
@@ -129,8 +129,12 @@ def session(telegram: Telegram, tmp_path: Path) -> SessionFile:
     return file
 
 
-def ready_session(telegram: Telegram) -> str:
-    account = telegram.store.account("5511999990000")
+def bot_session(telegram: Telegram) -> str:
+    return ready_session(telegram, f"{BOT}123456")
+
+
+def ready_session(telegram: Telegram, phone: str = "5511999990000") -> str:
+    account = telegram.store.account(phone)
     key = b"\x01" + os.urandom(255)
     telegram.store.add_key(key, account.id)
     session = StringSession()
@@ -149,10 +153,12 @@ async def running(
     *,
     cursors: Mapping[int, int] | None = None,
     counts: Mapping[int, int] | None = None,
+    folder: str = ".",
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
-    """A gateway until the end of the block, then handed over; `cursors` and `counts` go into the spool before."""
-    spool = Spool(session.path.parent / "spool.db", [sink.name for sink in sinks])
+    """A gateway until the end of the block, then handed over; `cursors` and `counts` are known before."""
+    (session.path.parent / folder).mkdir(exist_ok=True)
+    spool = Spool(session.path.parent / folder / "spool.db", [sink.name for sink in sinks])
     await spool.open()
     known = spool.stored_channels()
     for channel_id, last in (cursors or {}).items():

@@ -139,6 +139,7 @@ class CatchUp:
     async def _begin(self, channel_id: int) -> None:
         """A channel without a count of ours: seen for the first time, or its cursor came from elsewhere."""
         if self._bot:  # cannot read history: it has what came live
+            await self._access_hash(channel_id)
             await self._spool.commit(channels=[self._channels.read_to_end(channel_id, None)])
             return
         newest, pts = await self._page(channel_id, limit=1)
