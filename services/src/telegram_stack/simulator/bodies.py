@@ -47,7 +47,8 @@ class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /messages. Without a channel they are dealt out to all, without a text each has its own.
 
     ``media`` is the kind of a file (or a poll, whose question is the text), ``album`` joins all of the count,
-    ``topic`` and ``reply_to`` are message ids, ``forward`` names who wrote it, ``link`` is added and previewed.
+    ``topic`` and ``reply_to`` are message ids, ``forward`` names who wrote it, ``link`` is added and previewed,
+    if ``pending`` only after POST /previews.
     """
 
     channel_id: int | None = None
@@ -60,6 +61,14 @@ class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
     reply_to: int | None = None
     forward: str | None = None
     link: str | None = None
+    pending: bool = False
+
+
+class Preview(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /previews: the message whose link's preview is made now."""
+
+    channel_id: int
+    message_id: int
 
 
 class Edit(msgspec.Struct, forbid_unknown_fields=True):

@@ -54,7 +54,7 @@ def media(record: Message) -> Any | None:
             video=details.media == "video" or None,
             voice=details.media == "voice" or None,
         )
-    return types.MessageMediaWebPage(webpage=_preview(details.link)) if details.link else None
+    return None if details.link is None else types.MessageMediaWebPage(webpage=preview(details.link, details.pending))
 
 
 def entities(record: Message) -> list[Any] | None:
@@ -126,9 +126,13 @@ def _poll(record: Message) -> Any:
     return types.MessageMediaPoll(poll=poll, results=types.PollResults())
 
 
-def _preview(link: str) -> Any:
+def preview(link: str, pending: bool) -> Any:
+    """The page behind a link, or the word that it is not known yet."""
+    number = zlib.crc32(link.encode())
+    if pending:
+        return types.WebPagePending(id=number, date=datetime.fromtimestamp(0, UTC))
     return types.WebPage(
-        id=zlib.crc32(link.encode()),
+        id=number,
         url=link,
         display_url=link.partition("://")[2],
         hash=0,

@@ -30,6 +30,7 @@ from telegram_stack.simulator.bodies import (
     NewMessages,
     NewSession,
     NewTopic,
+    Preview,
 )
 from telegram_stack.simulator.model import BOT, Channel, Details, Draft, Message, UnknownChannelError
 from telegram_stack.simulator.server import Server
@@ -74,6 +75,7 @@ class Control:
             ("/messages", "GET", self._messages),
             ("/messages", "POST", self._post),
             ("/topics", "POST", self._new_topic),
+            ("/previews", "POST", self._preview),
             ("/edits", "POST", self._edit),
             ("/deletes", "POST", self._delete),
             ("/load", "GET", self._load_state),
@@ -194,6 +196,7 @@ class Control:
             reply_to=body.reply_to,
             forward=body.forward,
             link=body.link,
+            pending=body.pending,
         )
         drafts = []
         for number in range(first, first + body.count):
@@ -216,6 +219,13 @@ class Control:
         if edited is None:
             raise ControlError(404, f"channel {body.channel_id} shows no message {body.message_id}")
         return {"messages": [_shown_message(edited, text=True)]}
+
+    async def _preview(self, request: Request) -> Any:
+        body = await _body(request, Preview)
+        revealed = self._server.reveal(_bare(body.channel_id), body.message_id)
+        if revealed is None:
+            raise ControlError(404, f"message {body.message_id} of channel {body.channel_id} waits for no preview")
+        return {"messages": [_shown_message(revealed, text=True)]}
 
     async def _delete(self, request: Request) -> Any:
         body = await _body(request, Deletion)

@@ -10,7 +10,7 @@ import msgspec
 BOT = "bot"
 """Begins the phone of a bot's account."""
 
-Kind = Literal["new", "edit", "delete"]
+Kind = Literal["new", "edit", "delete", "preview"]
 ChannelKind = Literal["channel", "group", "forum"]
 MediaKind = Literal["video", "document", "voice", "audio", "sticker", "poll"]
 
@@ -80,7 +80,8 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a message is beside its text and photo.
 
     ``grouped_id`` joins an album, ``topic_id`` and ``reply_to`` are message ids, ``forward`` is the name of who wrote
-    it first, ``link`` is shown with a preview, ``topic`` makes it the service message that opens a topic.
+    it first. ``link`` is shown with a preview, or (``pending``) without one until it is made. ``topic`` makes it the
+    service message that opens a topic.
     """
 
     media: MediaKind | None = None
@@ -89,6 +90,7 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     reply_to: int | None = None
     forward: str | None = None
     link: str | None = None
+    pending: bool = False
     topic: str | None = None
 
 

@@ -110,6 +110,11 @@ def update(change: Change, messages: dict[int, Message]) -> Any | None:
     record = messages.get(change.message_ids[0])
     if record is None or (change.kind == "edit" and record.edit_pts != change.pts):
         return None
+    if change.kind == "preview":
+        page = contents.preview(record.details.link or "", pending=False)
+        return types.UpdateChannelWebPage(
+            channel_id=record.channel_id, webpage=page, pts=change.pts, pts_count=change.count
+        )
     kind = types.UpdateNewChannelMessage if change.kind == "new" else types.UpdateEditChannelMessage
     return kind(message=message(record), pts=change.pts, pts_count=change.count)
 

@@ -153,6 +153,15 @@ class Server:
         self._push([(change, {message.id: message})])
         return message
 
+    def reveal(self, channel_id: int, message_id: int) -> Message | None:
+        """Make the preview of a message's link; None when there is none to be made."""
+        revealed = self.store.reveal(channel_id, message_id)
+        if revealed is None:
+            return None
+        change, message = revealed
+        self._push([(change, {message.id: message})])
+        return message
+
     def delete(self, channel_id: int, message_ids: Sequence[int]) -> tuple[int, ...]:
         """Delete messages; returns those that were shown."""
         change = self.store.delete(channel_id, message_ids)

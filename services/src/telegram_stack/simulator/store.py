@@ -262,6 +262,23 @@ class Store:
             self._log([change], [channel], now)
         return change, self.messages(channel_id, [message_id])[message_id]
 
+    def reveal(self, channel_id: int, message_id: int) -> tuple[Change, Message] | None:
+        """Make the preview of a message's link; None when it is not shown or has none that is pending."""
+        channel = self.channel(channel_id)
+        message = self.messages(channel_id, [message_id]).get(message_id)
+        if message is None or not message.details.pending:
+            return None
+        details = msgspec.structs.replace(message.details, pending=False)
+        channel.pts += 1
+        change = Change(channel_id, channel.pts, "preview", (message_id,))
+        with self._transaction():
+            self._db.execute(
+                "UPDATE messages SET details = ? WHERE channel_id = ? AND id = ?",
+                (_details(details), channel_id, message_id),
+            )
+            self._log([change], [channel], int(self.clock()))
+        return change, dataclasses.replace(message, details=details)
+
     def delete(self, channel_id: int, message_ids: Sequence[int]) -> Change | None:
         """Delete those of the messages that are shown; None when none is."""
         channel = self.channel(channel_id)

@@ -103,6 +103,8 @@ class CatchUp:
                     events += self._reader.messages([update.message])
                 case types.UpdateEditChannelMessage():
                     events += self._reader.messages([update.message], "edit")
+                case types.UpdateChannelWebPage():
+                    events += self._reader.preview(update, utc_now())
                 case types.UpdateDeleteChannelMessages():
                     events += self._reader.deleted(channel_id, update.messages, utc_now())
         return events

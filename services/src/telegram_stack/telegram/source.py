@@ -211,6 +211,7 @@ class TelegramSource:
             self._note("connected", "")
             self._reception.connected(True)
             backoff.reset()
+            self._reader.source = "bot" if bot else "user_client"
             self._recovery = self._recovery_of(client, bot)
             await first_failure(_lost(client), self._watch(client), self._recovery.run())
         finally:
@@ -291,6 +292,10 @@ class TelegramSource:
                 channel_id = marked(update.channel_id)
                 if self._channels.accepts(channel_id):
                     self._append(update, channel_id, self._reader.deleted(channel_id, update.messages, received_at))
+            case types.UpdateChannelWebPage():
+                channel_id = marked(update.channel_id)
+                if self._channels.accepts(channel_id):
+                    self._append(update, channel_id, self._reader.preview(update, received_at))
             case types.UpdateChannel():
                 if self._recovery is not None:
                     self._recovery.refresh()
