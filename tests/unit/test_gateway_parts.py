@@ -149,6 +149,7 @@ def test_the_trace_shows_the_newest_version_and_forgets_the_oldest() -> None:
 async def test_the_port_answers_health_trace_and_their_errors(gateway: Gateway) -> None:
     gateway.trace.written("database", [entry(1)])
     assert (await gateway.http.get("/trace/-1001/1")).json()["stored"] > 0
+    assert [path["message_id"] for path in (await gateway.http.get("/trace")).json()] == [1]
     assert (await gateway.http.get("/trace/-1001/2")).status_code == 404
     assert (await gateway.http.get("/trace/a/b")).status_code == 422
     assert (await gateway.http.get("/health")).status_code == 200

@@ -21,7 +21,7 @@ from telegram_stack.telegram.source import TelegramSource
 def application(
     health: HealthCheck, metrics: Metrics, registry: CollectorRegistry, trace: Trace, source: TelegramSource
 ) -> Starlette:
-    """``/health`` (200 when it serves, else 503), ``/metrics``, ``/trace/{channel_id}/{message_id}``."""
+    """``/health`` (200 when it serves, else 503), ``/metrics``, ``/trace`` and ``/trace/{channel_id}/{message_id}``."""
 
     async def get_health(_request: Request) -> Response:
         found = await health.check()
@@ -41,10 +41,14 @@ def application(
             return _json({"error": f"message {message_id} of channel {channel_id} is not among the last events"}, 404)
         return _json(path)
 
+    async def get_traces(_request: Request) -> Response:
+        return _json(trace.paths())
+
     return Starlette(
         routes=[
             Route("/health", get_health),
             Route("/metrics", get_metrics),
+            Route("/trace", get_traces),
             Route("/trace/{channel_id}/{message_id}", get_trace),
         ]
     )
