@@ -24,6 +24,7 @@ from typing import TypeVar
 import msgspec
 
 from telegram_stack.events import SCHEMA_VERSION, Event, decode, encode
+from telegram_stack.lingering import Linger
 
 log = logging.getLogger(__name__)
 
@@ -114,14 +115,14 @@ class Spool:
         path: Path,
         sinks: Sequence[str],
         *,
-        linger_ms: float = 1.5,
+        linger_ms: float = 3.0,
         group_limit: int = 256,
         retain: int = 10_000,
         pending_limit: int = 50_000,
         on_commit: Callable[[int, float], None] = lambda _events, _seconds: None,
     ) -> None:
         self._path = path
-        self._linger = linger_ms / 1000
+        self._linger = Linger(linger_ms / 1000)
         self._group_limit = group_limit
         self._retain = retain
         self._pending_limit = pending_limit
@@ -251,11 +252,14 @@ class Spool:
             self._wake.notify()
 
     def _write_loop(self, writer: sqlite3.Connection) -> None:
-        trimmed = time.monotonic()
+        trimmed = finished = time.monotonic()
         while True:
             group = self._next_group()
             if group or self._moved:
                 self._write_until_done(writer, group)
+                now = time.monotonic()
+                self._linger.observe(sum(len(work.rows) for work in group), now - finished)
+                finished = now
             elif self._stop.is_set():
                 break
             if time.monotonic() - trimmed > _TRIM_SECONDS:
@@ -270,7 +274,9 @@ class Spool:
             if not self._work:
                 return []
             if not self._stop.is_set():
-                self._wake.wait_for(lambda: self._queued >= self._group_limit or self._stop.is_set(), self._linger)
+                self._wake.wait_for(
+                    lambda: self._queued >= self._group_limit or self._stop.is_set(), self._linger.seconds
+                )
             group: list[_Work] = []
             size = 0
             while self._work and (not group or size + len(self._work[0].rows) <= self._group_limit):

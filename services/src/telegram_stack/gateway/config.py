@@ -59,21 +59,26 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
 class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Section ``[spool]``: the SQLite file between Telegram and the sinks.
 
-    `linger_ms` is how long a commit waits for more events, `group_limit` how many it takes at most.
+    `linger_ms` is how long a commit waits for more events in a flood (the calmer, the shorter), `group_limit` how many
+    it takes at most.
     `retain` events stay behind the slowest sink: what comes twice within them is recognised.
     `pending_limit` events wait for a spool that cannot be written (full disk); above it updates are not taken,
     and history brings them later.
     """
 
     path: str = "/var/lib/telegram-gateway/spool.db"
-    linger_ms: Annotated[float, msgspec.Meta(ge=0, le=100)] = 1.5
+    linger_ms: Annotated[float, msgspec.Meta(ge=0, le=100)] = 3.0
     group_limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
     retain: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     pending_limit: Count = 50_000
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start."""
+    """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start.
+
+    `batch_size` is what a sink takes at once. Between two batches queue and cache rest for `sink_linger_ms`, the database
+    for `database_linger_ms` in a flood; the calmer, the shorter.
+    """
 
     telegram: TelegramConfig
     database: DatabaseConfig
@@ -83,6 +88,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     bind_address: str = "127.0.0.1"
     port: Port = 4006
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 256
+    sink_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 5.0
+    database_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 20.0
     stop_seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 20.0
     log_level: LogLevel = "info"
 

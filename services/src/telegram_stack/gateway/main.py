@@ -159,7 +159,10 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         ]
         receiving = asyncio.create_task(source.run(), name="telegram")
         drains = [
-            asyncio.create_task(drain(sink, spool, observers, batch_size=config.batch_size), name=sink.name)
+            asyncio.create_task(
+                drain(sink, spool, observers, batch_size=config.batch_size, linger=_linger(config, sink)),
+                name=sink.name,
+            )
             for sink in sinks
         ]
         try:
@@ -223,6 +226,10 @@ def _server(config: GatewayConfig) -> Server | None:
     ):
         return None
     return Server(telegram.server_address, telegram.server_port, telegram.server_dc_id, telegram.server_public_key)
+
+
+def _linger(config: GatewayConfig, sink: Sink) -> float:
+    return (config.database_linger_ms if sink.name == "database" else config.sink_linger_ms) / 1000
 
 
 def _limits(config: GatewayConfig) -> Limits:
