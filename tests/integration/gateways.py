@@ -59,6 +59,7 @@ class Reception:
     back: list[Event] = field(default_factory=list)
     floods: Counter[str] = field(default_factory=Counter)
     connections: int = 0
+    back_offs: int = 0
     misunderstood: int = 0
     live: list[Event] = field(default_factory=list)
 
@@ -73,6 +74,9 @@ class Reception:
 
     def flood_wait(self, method: str, seconds: int) -> None:
         self.floods[method] += seconds
+
+    def backed_off(self) -> None:
+        self.back_offs += 1
 
     def connected(self, up: bool) -> None:
         self.connections += up
@@ -154,11 +158,12 @@ async def running(
     cursors: Mapping[int, int] | None = None,
     counts: Mapping[int, int] | None = None,
     folder: str = ".",
+    pending_limit: int = 50_000,
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway until the end of the block, then handed over; `cursors` and `counts` are known before."""
     (session.path.parent / folder).mkdir(exist_ok=True)
-    spool = Spool(session.path.parent / folder / "spool.db", [sink.name for sink in sinks])
+    spool = Spool(session.path.parent / folder / "spool.db", [sink.name for sink in sinks], pending_limit=pending_limit)
     await spool.open()
     known = spool.stored_channels()
     for channel_id, last in (cursors or {}).items():

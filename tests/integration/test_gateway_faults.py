@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections import Counter
 
 import pytest
@@ -143,3 +145,49 @@ async def test_a_bot_recovers_what_telegram_lists_for_it(
         await gateway.complete()
     assert_same(telegram, sinks[0], {(marked(channel), 2), (marked(channel), 4)})
     assert telegram.counted["GetHistoryRequest"] == 0
+
+
+@pytest.mark.requirement("GW-06")
+async def test_a_blocked_spool_bounds_the_memory_and_loses_nothing(
+    telegram: Telegram, session: SessionFile, sinks: list[ListSink]
+) -> None:
+    channel = next(iter(telegram.store.channels))
+    async with running(session, sinks, pending_limit=100) as gateway:
+        await gateway.complete()
+        sent = post(telegram, 20, channel)
+        await until(lambda: len(sinks[0].entries) == 20)
+        blocker = sqlite3.connect(session.path.parent / "spool.db", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        try:
+            sent |= post(telegram, 500, channel)
+            await until(lambda: gateway.reception.back_offs, 20)
+            await until(lambda: not telegram.connections, 20)
+            assert "the spool takes no more events" in gateway.source.cause
+            assert gateway.spool.pending <= 100
+            assert gateway.source.queued_updates == 0
+            edit_and_delete(telegram, channel, [1, 500], [2, 499])
+            sent |= post(telegram, 500, channel)
+        finally:
+            blocker.execute("ROLLBACK")
+            blocker.close()
+        await until(lambda: gateway.reception.connections >= 2, 20)
+        await gateway.complete()
+        await until(lambda: gateway.channels[marked(channel)].pts == telegram.store.channels[channel].pts, 20)
+        await gateway.spool.commit()
+    assert_same(telegram, sinks[0], {(marked(channel), 2)})
+    assert max(sinks[0].keys().values()) == 1
+
+
+@pytest.mark.requirement("GW-06")
+async def test_updates_that_nobody_looks_at_are_read_from_history(
+    telegram: Telegram, session: SessionFile, sinks: list[ListSink]
+) -> None:
+    channel = next(iter(telegram.store.channels))
+    async with running(session, sinks, update_queue_limit=5) as gateway:
+        await gateway.complete()
+        sent: set[tuple[int, int]] = set()
+        while not gateway.reception.back_offs:
+            sent |= post(telegram, 500, channel)
+            await asyncio.sleep(0.01)
+        await until(lambda: sent <= set(sinks[0].keys()), 30)
+    assert sinks[0].keys() == Counter(sent)

@@ -65,7 +65,9 @@ class Gateway:
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
-        self.source = SimpleNamespace(state="connected", cause="", progress=Progress(), floods=FloodWaits(self))
+        self.source = SimpleNamespace(
+            state="connected", cause="", progress=Progress(), queued_updates=7, floods=FloodWaits(self)
+        )
         self.trace = Trace(capacity=3)
         channels = Channels({}, "all")
         names = ["database", "queue"]
@@ -201,6 +203,7 @@ async def test_recovery_and_flood_waits_are_seen_in_health_and_metrics(gateway: 
         'telegram_recovered_messages_total{kind="delete"} 1.0',
         'telegram_flood_wait_seconds_total{method="getState"} 40.0',
         "telegram_recovery_channels 3.0",
+        "telegram_update_queue_size 7.0",
         "telegram_recovery_unreadable_channels 1.0",
         "telegram_recovery_seconds 2.5",
     ):

@@ -448,6 +448,11 @@ class Spool:
         while self.full:
             await self._changed.wait()
 
+    async def relieved(self) -> None:
+        """Wait until at most half of the events wait that may."""
+        while self._pending > self._pending_limit // 2:
+            await self._changed.wait()
+
     async def drained(self) -> None:
         """Wait until every sink has done everything that is committed."""
         while any(seq < self._last_seq for seq in self._cursors.values()):

@@ -27,6 +27,8 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
     changed too much for Telegram to list the changes; 0 leaves that out. `recovery_seconds` is how often (give or take
     a fifth) every channel's count is compared with Telegram's while the connection stands, `recovery_concurrency` how
     many channels are caught up at once.
+    With more than `update_queue_limit` updates that nobody has looked at the gateway disconnects and reads them from
+    history: its memory has a bound.
     `server_*` point at another MTProto server than Telegram's own; all four belong together. `server_public_key`
     is its RSA key in PEM.
     """
@@ -40,6 +42,7 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
     edit_window: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 1000
     recovery_seconds: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0
     recovery_concurrency: Annotated[int, msgspec.Meta(ge=1, le=50)] = 4
+    update_queue_limit: Count = 10_000
     server_address: str | None = None
     server_port: Port | None = None
     server_dc_id: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
@@ -76,8 +79,8 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start.
 
-    `batch_size` is what a sink takes at once. Between two batches queue and cache rest for `sink_linger_ms`, the database
-    for `database_linger_ms` in a flood; the calmer, the shorter.
+    `batch_size` is what a sink takes at once. Between two batches queue and cache rest for `sink_linger_ms` in a flood,
+    the database for `database_linger_ms`; the calmer, the shorter.
     """
 
     telegram: TelegramConfig

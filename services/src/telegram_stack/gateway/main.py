@@ -143,6 +143,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             limits=_limits(config),
             connect_timeout=config.telegram.connect_timeout,
             watchdog_seconds=config.telegram.watchdog_seconds,
+            update_queue_limit=config.telegram.update_queue_limit,
         )
         database = await _database_sink(config, channels)
         sinks: list[Sink] = [database, *_other_sinks(config)]

@@ -25,6 +25,14 @@ class Metrics(Reception, Observer):
 
         self._connection = Gauge("telegram_connection_status", "1 while connected to Telegram", registry=registry)
         self._reconnects = Counter("telegram_reconnects", "Connections to Telegram that ended", registry=registry)
+        self._queued = Gauge(
+            "telegram_update_queue_size", "Updates that the client holds, not yet looked at", registry=registry
+        )
+        self._back_pressure = Counter(
+            "telegram_back_pressure_disconnects",
+            "Connections given up because more came in than could be kept",
+            registry=registry,
+        )
         self._messages = Counter(
             "telegram_messages_received", "New messages received live", ["channel_id"], registry=registry
         )
@@ -143,6 +151,10 @@ class Metrics(Reception, Observer):
         self._flood.labels(method).inc(seconds)
         self._flooded.add(method)
 
+    def backed_off(self) -> None:
+        """The connection was given up because more came in than could be kept."""
+        self._back_pressure.inc()
+
     def connected(self, up: bool) -> None:
         """The connection came or went."""
         self._connection.set(up)
@@ -197,6 +209,7 @@ class Metrics(Reception, Observer):
         self._pending.set(self._spool.pending)
         self._bytes.set(self._spool.size())
         self._last_seq.set(self._spool.last_seq)
+        self._queued.set(source.queued_updates)
         self._open.set(source.progress.channels_open)
         self._unreadable.set(len(source.progress.unreadable))
         self._recovery_seconds.set(source.progress.seconds if source.progress.running else 0)

@@ -35,6 +35,7 @@ State = Literal["starting", "unauthenticated", "connecting", "connected", "stopp
 _VOID_SECONDS = 300.0
 _SESSION_POLL_SECONDS = 1.0
 _QUEUE_DRAIN_SECONDS = 2.0
+_BOUND_SECONDS = 0.1
 
 _VOID = (errors.UnauthorizedError, errors.AuthKeyError, AuthKeyNotFound)
 """The session is of no use any more: revoked, in use elsewhere, or the account is banned."""
@@ -65,6 +66,9 @@ class Reception(FloodReport, Protocol):
     def recovered(self, events: Sequence[Event]) -> None:
         """These came from Telegram's records."""
 
+    def backed_off(self) -> None:
+        """The connection was given up because more came in than could be kept."""
+
     def connected(self, up: bool) -> None:
         """The connection came or went."""
 
@@ -83,6 +87,10 @@ class Limits:
     edit_window: int = 1000
     check_seconds: float = 300.0
     concurrency: int = 4
+
+
+class BackPressureError(Exception):
+    """More comes in than can be kept; Telegram's records keep it meanwhile."""
 
 
 class _Client(TelegramClient):
@@ -115,6 +123,7 @@ class TelegramSource:
         limits: Limits | None = None,
         connect_timeout: float = 10.0,
         watchdog_seconds: float = 15.0,
+        update_queue_limit: int = 10_000,
     ) -> None:
         self._session = session
         self._channels = channels
@@ -127,6 +136,8 @@ class TelegramSource:
         self._limits = limits or Limits()
         self._connect_timeout = connect_timeout
         self._watchdog_seconds = watchdog_seconds
+        self._update_queue_limit = update_queue_limit
+        self._client_now: TelegramClient | None = None
         self._reader = Reader(reception.not_converted)
         self._recovery: Recovery | None = None
         self.floods = FloodWaits(reception)
@@ -152,6 +163,10 @@ class TelegramSource:
                     continue
                 try:
                     await self._connection(session, backoff)
+                except BackPressureError as error:
+                    self._note("connecting", str(error))
+                    self._reception.backed_off()
+                    await self._spool.relieved()
                 except _VOID as error:
                     self._note("unauthenticated", _void_cause(error))
                     await self._session_change(stamp, _VOID_SECONDS)
@@ -162,6 +177,11 @@ class TelegramSource:
                     await asyncio.sleep(backoff.next())
         finally:
             self.state = "stopped"
+
+    @property
+    def queued_updates(self) -> int:
+        """Updates that Telethon holds, not yet looked at."""
+        return 0 if self._client_now is None else self._client_now._updates_queue.qsize()
 
     def _note(self, state: State, cause: str) -> None:
         if (state, cause) != (self.state, self.cause):
@@ -213,8 +233,10 @@ class TelegramSource:
             backoff.reset()
             self._reader.source = "bot" if bot else "user_client"
             self._recovery = self._recovery_of(client, bot)
-            await first_failure(_lost(client), self._watch(client), self._recovery.run())
+            self._client_now = client
+            await first_failure(_lost(client), self._watch(client), self._recovery.run(), self._bound_memory())
         finally:
+            self._client_now = None
             self._reception.connected(False)
             await self._disconnect(client)
 
@@ -244,6 +266,16 @@ class TelegramSource:
     def _recovered(self, events: Sequence[Event]) -> None:
         self.progress.count(events)
         self._reception.recovered(events)
+
+    async def _bound_memory(self) -> None:
+        """Telethon's queue has no bound. Raises BackPressureError: history brings what is not taken now."""
+        while True:
+            if self._spool.full:
+                reason = self._spool.failure or "it is too slow"
+                raise BackPressureError(f"the spool takes no more events ({reason}): disconnected until there is room")
+            if self.queued_updates > self._update_queue_limit:
+                raise BackPressureError(f"{self.queued_updates} updates wait: disconnected to read them from history")
+            await asyncio.sleep(_BOUND_SECONDS)
 
     async def _watch(self, client: TelegramClient) -> None:
         """A half-open connection is otherwise noticed after 60 to 120 s only."""
