@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from cryptography.fernet import Fernet
 from prometheus_client import CollectorRegistry
 from telethon import errors, functions
 from tests.unit.test_spool import event
 
 from telegram_stack.config import ConfigError, load
 from telegram_stack.events import deletion, encode, utc_now
+from telegram_stack.gateway.access import Access
 from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
 from telegram_stack.gateway.health import HealthCheck
@@ -23,7 +25,9 @@ from telegram_stack.gateway.trace import Trace
 from telegram_stack.spool import Entry, Spool
 from telegram_stack.telegram.asking import FloodWaits
 from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.login import Login
 from telegram_stack.telegram.recovery import Progress
+from telegram_stack.telegram.session import SessionFile
 from telegram_stack.telegram.source import TelegramSource
 
 MINIMAL = """
@@ -63,7 +67,7 @@ def test_a_bad_config_is_named(tmp_path: Path, change: tuple[str, str], problem:
 class Gateway:
     """A gateway without Telegram and without sinks."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, bind: str = "127.0.0.1", token: str | None = None) -> None:
         self.spool = spool
         self.source = SimpleNamespace(
             state="connected", cause="", progress=Progress(), queued_updates=7, floods=FloodWaits(self)
@@ -74,7 +78,17 @@ class Gateway:
         self.health = HealthCheck(cast(TelegramSource, self.source), spool, channels, names, "1.2.3")
         registry = CollectorRegistry()
         self.metrics = Metrics(registry, spool, names)
-        app = application(self.health, self.metrics, registry, self.trace, cast(TelegramSource, self.source))
+        source = cast(TelegramSource, self.source)
+        login = Login(SessionFile(Path("/nowhere"), Fernet.generate_key().decode()), SimpleNamespace, lambda: True)
+        app = application(
+            self.health,
+            self.metrics,
+            registry=registry,
+            trace=self.trace,
+            source=source,
+            login=login,
+            access=Access(bind, token),
+        )
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
     def flood_wait(self, method: str, seconds: int) -> None:
@@ -209,3 +223,27 @@ async def test_recovery_and_flood_waits_are_seen_in_health_and_metrics(gateway: 
     ):
         assert line in text.splitlines()
     assert 'telegram_flood_wait_remaining_seconds{method="getState"}' in text
+
+
+@pytest.mark.requirement("GW-16")
+@pytest.mark.parametrize(
+    ("bind", "token", "given", "statuses"),
+    [
+        ("127.0.0.1", None, None, {"/health": 200, "/metrics": 200, "/login": 200, "/trace": 200}),
+        ("::1", None, None, {"/login": 200}),
+        ("10.0.0.1", None, None, {"/health": 200, "/metrics": 200, "/login": 403, "/trace": 403}),
+        ("10.0.0.1", "secret", None, {"/health": 200, "/metrics": 401, "/login": 401, "/trace": 401}),
+        ("10.0.0.1", "secret", "Bearer secre", {"/metrics": 401}),
+        ("10.0.0.1", "secret", "Bearer secret", {"/health": 200, "/metrics": 200, "/login": 200, "/trace": 200}),
+        ("127.0.0.1", "secret", None, {"/login": 401}),
+    ],
+)
+async def test_the_port_is_on_loopback_or_needs_a_token(
+    tmp_path: Path, bind: str, token: str | None, given: str | None, statuses: dict[str, int]
+) -> None:
+    spool = Spool(tmp_path / "spool.db", ["database", "queue"])
+    await spool.open()
+    http = Gateway(spool, bind, token).http
+    headers = {} if given is None else {"Authorization": given}
+    assert {path: (await http.get(path, headers=headers)).status_code for path in statuses} == statuses
+    await spool.close()

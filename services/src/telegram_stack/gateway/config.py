@@ -79,6 +79,8 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start.
 
+    `token_file` names a credential: with it every request but ``/health`` needs it as bearer token. Beyond loopback and
+    without it only ``/health`` and ``/metrics`` are answered.
     `batch_size` is what a sink takes at once. Between two batches queue and cache rest for `sink_linger_ms` in a flood,
     the database for `database_linger_ms`; the calmer, the shorter.
     """
@@ -90,6 +92,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheConfig = CacheConfig()
     bind_address: str = "127.0.0.1"
     port: Port = 4006
+    token_file: str | None = None
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 256
     sink_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 5.0
     database_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 20.0

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from telegram_stack import program
 from telegram_stack.config import ConfigError, load, read_secret
 from telegram_stack.database import open_pool
+from telegram_stack.gateway.access import Access
 from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
 from telegram_stack.gateway.health import HealthCheck
@@ -29,6 +30,7 @@ from telegram_stack.sinks.database import DatabaseSink
 from telegram_stack.sinks.queue import QueueSink
 from telegram_stack.spool import Entry, Spool, SpoolError
 from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.login import Login
 from telegram_stack.telegram.session import SessionError, SessionFile
 from telegram_stack.telegram.source import Limits, Server, TelegramSource
 
@@ -152,7 +154,11 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         health = HealthCheck(source, spool, channels, names, program.version())
         trace = Trace()
         observers = _Observers(metrics, health, trace)
-        app = application(health, metrics, registry, trace, source)
+        login = Login(session, source.login_client, lambda: source.state == "connected")
+        stack.push_async_callback(login.close)
+        app = application(
+            health, metrics, registry=registry, trace=trace, source=source, login=login, access=_access(config)
+        )
         services = [
             asyncio.create_task(serve(app, config.bind_address, config.port, lambda _port: _ready()), name="http"),
             asyncio.create_task(_follow_registry(database, channels, spool), name="registry"),
@@ -227,6 +233,10 @@ def _server(config: GatewayConfig) -> Server | None:
     ):
         return None
     return Server(telegram.server_address, telegram.server_port, telegram.server_dc_id, telegram.server_public_key)
+
+
+def _access(config: GatewayConfig) -> Access:
+    return Access(config.bind_address, None if config.token_file is None else read_secret(config.token_file))
 
 
 def _linger(config: GatewayConfig, sink: Sink) -> float:

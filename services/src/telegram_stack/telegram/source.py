@@ -197,7 +197,11 @@ class TelegramSource:
 
     # One connection
 
-    def _client(self, session: str) -> _Client:
+    def login_client(self) -> TelegramClient:
+        """A client without a session, for a log-in."""
+        return self._client("", receive_updates=False)
+
+    def _client(self, session: str, **options: Any) -> _Client:
         opened = StringSession(session)
         if self._server is not None:
             opened.set_dc(self._server.dc_id, self._server.address, self._server.port)
@@ -214,6 +218,7 @@ class TelegramSource:
             flood_sleep_threshold=0,  # a sleep inside the update loop would silence every channel
             catch_up=True,
             sequential_updates=True,
+            **options,
         )
         client.on_gap = self._channels.reopen
         client.add_event_handler(self._on_update, events.Raw())
