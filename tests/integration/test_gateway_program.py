@@ -314,6 +314,41 @@ def test_a_missing_session_is_a_state_and_an_import_ends_it(telegram: Telegram, 
     assert session not in (gateway.folder / "gateway.log").read_text()
 
 
+@pytest.mark.requirement("GW-03")
+@pytest.mark.requirement("GW-16")
+def test_a_log_in_through_the_port(telegram: Telegram, gateway: Gateway) -> None:
+    address = httpx.get(f"{telegram.control}/health").json()["address"].split(":")
+    key = httpx.get(f"{telegram.control}/public-key").text
+    file = gateway.folder / "gateway.toml"
+    file.write_text(
+        'token_file = "token"\n'
+        + file.read_text().replace(
+            "api_id = 1",
+            f'api_id = 1\nserver_address = "{address[0]}"\nserver_port = {address[1]}\nserver_dc_id = 2\n'
+            f'server_public_key = """{key}"""',
+        )
+    )
+    (gateway.folder / "credentials" / "token").write_text("a-token")
+    gateway.start()
+    wait(lambda: gateway.get("/health"), "the gateway answers")
+    assert gateway.get("/login").status_code == 401
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{gateway.port}", headers={"Authorization": "Bearer a-token"}, timeout=5
+    ) as client:
+        assert client.get("/login").json()["status"] == "idle"
+        assert client.post("/login/input", json={"value": "1"}).status_code == 409
+        assert client.post("/login", content=b'{"phone": 55119').status_code == 422
+        assert client.post("/login", json={"phone": "+5511999990077"}).status_code == 202
+        wait(lambda: client.get("/login").json()["status"] == "waiting_code", "a code was sent")
+        code = httpx.get(f"{telegram.control}/codes/5511999990077").json()["code"]
+        assert client.post("/login/input", json={"value": code}).json()["status"] == "processing_code"
+        wait(lambda: client.get("/login").json()["status"] == "completed", "it is logged in")
+    gateway.healthy()
+    told = (gateway.folder / "gateway.log").read_text()
+    assert code not in told
+    assert "5511999990077" not in told
+
+
 @pytest.mark.requirement("GW-02")
 def test_wrong_permissions_are_refused_with_the_command_that_mends_them(telegram: Telegram, gateway: Gateway) -> None:
     assert gateway.command("import-session", text=telegram.session()).returncode == 0

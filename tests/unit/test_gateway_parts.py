@@ -9,18 +9,25 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from cryptography.fernet import Fernet
 from prometheus_client import CollectorRegistry
+from telethon import errors, functions
 from tests.unit.test_spool import event
 
 from telegram_stack.config import ConfigError, load
-from telegram_stack.events import encode
+from telegram_stack.events import deletion, encode, utc_now
+from telegram_stack.gateway.access import Access
 from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
 from telegram_stack.gateway.health import HealthCheck
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.gateway.trace import Trace
 from telegram_stack.spool import Entry, Spool
+from telegram_stack.telegram.asking import FloodWaits
 from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.login import Login
+from telegram_stack.telegram.recovery import Progress
+from telegram_stack.telegram.session import SessionFile
 from telegram_stack.telegram.source import TelegramSource
 
 MINIMAL = """
@@ -60,17 +67,32 @@ def test_a_bad_config_is_named(tmp_path: Path, change: tuple[str, str], problem:
 class Gateway:
     """A gateway without Telegram and without sinks."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, bind: str = "127.0.0.1", token: str | None = None) -> None:
         self.spool = spool
-        self.source = SimpleNamespace(state="connected", cause="")
+        self.source = SimpleNamespace(
+            state="connected", cause="", progress=Progress(), queued_updates=7, floods=FloodWaits(self)
+        )
         self.trace = Trace(capacity=3)
         channels = Channels({}, "all")
         names = ["database", "queue"]
         self.health = HealthCheck(cast(TelegramSource, self.source), spool, channels, names, "1.2.3")
         registry = CollectorRegistry()
-        self.metrics = Metrics(registry, spool, channels, names)
-        app = application(self.health, self.metrics, registry, self.trace)
+        self.metrics = Metrics(registry, spool, names)
+        source = cast(TelegramSource, self.source)
+        login = Login(SessionFile(Path("/nowhere"), Fernet.generate_key().decode()), SimpleNamespace, lambda: True)
+        app = application(
+            self.health,
+            self.metrics,
+            registry=registry,
+            trace=self.trace,
+            source=source,
+            login=login,
+            access=Access(bind, token),
+        )
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+    def flood_wait(self, method: str, seconds: int) -> None:
+        self.metrics.flood_wait(method, seconds)
 
 
 @pytest.fixture
@@ -143,6 +165,7 @@ def test_the_trace_shows_the_newest_version_and_forgets_the_oldest() -> None:
 async def test_the_port_answers_health_trace_and_their_errors(gateway: Gateway) -> None:
     gateway.trace.written("database", [entry(1)])
     assert (await gateway.http.get("/trace/-1001/1")).json()["stored"] > 0
+    assert [path["message_id"] for path in (await gateway.http.get("/trace")).json()] == [1]
     assert (await gateway.http.get("/trace/-1001/2")).status_code == 404
     assert (await gateway.http.get("/trace/a/b")).status_code == 422
     assert (await gateway.http.get("/health")).status_code == 200
@@ -166,3 +189,61 @@ async def test_metrics_follow_events_and_sinks(gateway: Gateway) -> None:
         "telegram_failure_queue_size 2.0",
     ):
         assert line in text.splitlines()
+
+
+@pytest.mark.requirement("GW-06")
+async def test_recovery_and_flood_waits_are_seen_in_health_and_metrics(gateway: Gateway) -> None:
+    progress: Progress = gateway.source.progress
+    progress.begin()
+    progress.count([event(1), event(2)])
+    progress.channels_open, progress.seconds, progress.unreadable = 3, 2.5, {-1007: "private"}
+    gateway.metrics.recovered([event(1), deletion(-1001, 1, utc_now())])
+    gateway.source.floods.note(errors.FloodWaitError(functions.updates.GetStateRequest(), 40))
+    health = (await gateway.http.get("/health")).json()
+    assert health["recovery"] == {
+        "running": True,
+        "seconds": 2.5,
+        "channelsDone": 0,
+        "channelsOpen": 3,
+        "messages": 2,
+        "edits": 0,
+        "deletions": 0,
+        "unreadable": {"-1007": "private"},
+    }
+    assert 0 < health["floodWaits"]["getState"] <= 40
+    text = (await gateway.http.get("/metrics")).text
+    for line in (
+        'telegram_recovered_messages_total{kind="new"} 1.0',
+        'telegram_recovered_messages_total{kind="delete"} 1.0',
+        'telegram_flood_wait_seconds_total{method="getState"} 40.0',
+        "telegram_recovery_channels 3.0",
+        "telegram_update_queue_size 7.0",
+        "telegram_recovery_unreadable_channels 1.0",
+        "telegram_recovery_seconds 2.5",
+    ):
+        assert line in text.splitlines()
+    assert 'telegram_flood_wait_remaining_seconds{method="getState"}' in text
+
+
+@pytest.mark.requirement("GW-16")
+@pytest.mark.parametrize(
+    ("bind", "token", "given", "statuses"),
+    [
+        ("127.0.0.1", None, None, {"/health": 200, "/metrics": 200, "/login": 200, "/trace": 200}),
+        ("::1", None, None, {"/login": 200}),
+        ("10.0.0.1", None, None, {"/health": 200, "/metrics": 200, "/login": 403, "/trace": 403}),
+        ("10.0.0.1", "secret", None, {"/health": 200, "/metrics": 401, "/login": 401, "/trace": 401}),
+        ("10.0.0.1", "secret", "Bearer secre", {"/metrics": 401}),
+        ("10.0.0.1", "secret", "Bearer secret", {"/health": 200, "/metrics": 200, "/login": 200, "/trace": 200}),
+        ("127.0.0.1", "secret", None, {"/login": 401}),
+    ],
+)
+async def test_the_port_is_on_loopback_or_needs_a_token(
+    tmp_path: Path, bind: str, token: str | None, given: str | None, statuses: dict[str, int]
+) -> None:
+    spool = Spool(tmp_path / "spool.db", ["database", "queue"])
+    await spool.open()
+    http = Gateway(spool, bind, token).http
+    headers = {} if given is None else {"Authorization": given}
+    assert {path: (await http.get(path, headers=headers)).status_code for path in statuses} == statuses
+    await spool.close()

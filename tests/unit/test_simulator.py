@@ -22,9 +22,10 @@ from telethon.tl import functions, types
 from telegram_stack.simulator import photos, rpc_auth, texts
 from telegram_stack.simulator.control import Control, marked
 from telegram_stack.simulator.limits import RequestLimit
+from telegram_stack.simulator.model import Channel, Draft
 from telegram_stack.simulator.rpc import RpcError
 from telegram_stack.simulator.server import Server, Settings
-from telegram_stack.simulator.store import Channel, Draft, Store
+from telegram_stack.simulator.store import Store
 
 PHONE = "5511999990001"
 

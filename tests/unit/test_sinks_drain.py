@@ -173,3 +173,26 @@ def test_latest_takes_one_state_a_message_sorted_by_key() -> None:
     newer = max(first, second, key=lambda state: state.version)
     found = latest([Entry(number, state, b"", 0.0) for number, state in enumerate([first, second, event(1)])])
     assert [entry.event for entry in found] == [event(1), newer]
+
+
+async def test_a_flood_is_paced_and_a_full_batch_is_not() -> None:
+    batches = [batch(number) for number in range(1, 40)]
+    spool = ListSpool(*batches, batch(100, 101))
+    sink = Commanded(spool)
+    pauses: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        pauses.append(seconds)
+
+    await drain(sink, spool, Notes(), batch_size=2, linger=0.02, sleep=rest)
+    assert len(pauses) == len(batches)  # after each but the full one
+    assert 0 < pauses[0] <= pauses[-1] <= 0.02
+
+
+async def test_without_a_linger_nothing_rests() -> None:
+    spool = ListSpool(batch(1), batch(2))
+
+    async def rest(_seconds: float) -> None:
+        raise AssertionError("rested")
+
+    await drain(Commanded(spool), spool, Notes(), sleep=rest)

@@ -97,9 +97,14 @@ def test_sender_reply_forward_album_and_topic() -> None:
     assert event.forward["message_id"] == 8
 
 
-def test_the_first_message_below_a_topic_names_it_itself() -> None:
-    assert converted(reply_to=types.MessageReplyHeader(reply_to_msg_id=3, forum_topic=True)).topic_id == 3
-    assert converted(reply_to=types.MessageReplyHeader(reply_to_msg_id=3)).topic_id is None
+@pytest.mark.requirement("GW-04")
+def test_what_stands_in_a_topic_is_no_answer_to_it() -> None:
+    event = converted(reply_to=types.MessageReplyHeader(reply_to_msg_id=3, forum_topic=True))
+    assert (event.topic_id, event.reply_to) == (3, None)
+    event = converted(reply_to=types.MessageReplyHeader(reply_to_msg_id=9, reply_to_top_id=3, forum_topic=True))
+    assert (event.topic_id, event.reply_to) == (3, {"message_id": 9})
+    event = converted(reply_to=types.MessageReplyHeader(reply_to_msg_id=3))
+    assert (event.topic_id, event.reply_to) == (None, {"message_id": 3})
 
 
 @pytest.mark.requirement("GW-04")

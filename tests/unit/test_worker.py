@@ -14,8 +14,8 @@ import pytest
 from telegram_stack import events
 from telegram_stack.config import ConfigError, load
 from telegram_stack.events import Content, Event
+from telegram_stack.lingering import Linger
 from telegram_stack.topology import consumer_queue, consumer_topology, publisher_topology, retry_queue
-from telegram_stack.worker.batching import Linger
 from telegram_stack.worker.broker import Delivery, Subscription
 from telegram_stack.worker.config import FilterConfig, WorkerConfig
 from telegram_stack.worker.filter import Filter

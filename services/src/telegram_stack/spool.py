@@ -24,6 +24,7 @@ from typing import TypeVar
 import msgspec
 
 from telegram_stack.events import SCHEMA_VERSION, Event, decode, encode
+from telegram_stack.lingering import Linger
 
 log = logging.getLogger(__name__)
 
@@ -114,14 +115,14 @@ class Spool:
         path: Path,
         sinks: Sequence[str],
         *,
-        linger_ms: float = 1.5,
+        linger_ms: float = 3.0,
         group_limit: int = 256,
         retain: int = 10_000,
         pending_limit: int = 50_000,
         on_commit: Callable[[int, float], None] = lambda _events, _seconds: None,
     ) -> None:
         self._path = path
-        self._linger = linger_ms / 1000
+        self._linger = Linger(linger_ms / 1000)
         self._group_limit = group_limit
         self._retain = retain
         self._pending_limit = pending_limit
@@ -251,11 +252,14 @@ class Spool:
             self._wake.notify()
 
     def _write_loop(self, writer: sqlite3.Connection) -> None:
-        trimmed = time.monotonic()
+        trimmed = finished = time.monotonic()
         while True:
             group = self._next_group()
             if group or self._moved:
                 self._write_until_done(writer, group)
+                now = time.monotonic()
+                self._linger.observe(sum(len(work.rows) for work in group), now - finished)
+                finished = now
             elif self._stop.is_set():
                 break
             if time.monotonic() - trimmed > _TRIM_SECONDS:
@@ -270,7 +274,9 @@ class Spool:
             if not self._work:
                 return []
             if not self._stop.is_set():
-                self._wake.wait_for(lambda: self._queued >= self._group_limit or self._stop.is_set(), self._linger)
+                self._wake.wait_for(
+                    lambda: self._queued >= self._group_limit or self._stop.is_set(), self._linger.seconds
+                )
             group: list[_Work] = []
             size = 0
             while self._work and (not group or size + len(self._work[0].rows) <= self._group_limit):
@@ -402,6 +408,19 @@ class Spool:
     def _quarantine(self, rows: list[tuple[str, int, str, float, bytes]]) -> None:
         self._reader.executemany("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
 
+    async def remembered(self, channel_id: int, first: int, last: int) -> set[int]:
+        """The messages from `first` to `last` that were not deleted, as far as the spool still has them."""
+        return await self._read(self._remembered, channel_id, first, last)
+
+    def _remembered(self, channel_id: int, first: int, last: int) -> set[int]:
+        query = "SELECT message_id, body FROM events WHERE channel_id = ? AND message_id BETWEEN ? AND ?"
+        newest: dict[int, Event] = {}
+        for message_id, body in self._reader.execute(query, (channel_id, first, last)):
+            event = decode(body)
+            if message_id not in newest or event.version > newest[message_id].version:
+                newest[message_id] = event
+        return {message_id for message_id, event in newest.items() if event.kind != "delete"}
+
     async def quarantined(self) -> dict[str, int]:
         """How many events each sink has refused for good."""
         query = "SELECT sink, count(*) FROM quarantine GROUP BY sink"
@@ -427,6 +446,11 @@ class Spool:
     async def room(self) -> None:
         """Wait until events are taken again."""
         while self.full:
+            await self._changed.wait()
+
+    async def relieved(self) -> None:
+        """Wait until at most half of the events wait that may."""
+        while self._pending > self._pending_limit // 2:
             await self._changed.wait()
 
     async def drained(self) -> None:

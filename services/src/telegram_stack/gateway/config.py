@@ -23,6 +23,12 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
     `channels`: ``all`` takes every channel the account is in, but for those set inactive in ``telegram.channels``;
     ``registered`` takes the active ones of that table only, and every channel while the table is empty.
     `history_depth` is how many of the newest messages a channel seen for the first time brings along.
+    `edit_window` is how many messages below the cursor are read again for edits and deletions where a channel has
+    changed too much for Telegram to list the changes; 0 leaves that out. `recovery_seconds` is how often (give or take
+    a fifth) every channel's count is compared with Telegram's while the connection stands, `recovery_concurrency` how
+    many channels are caught up at once.
+    With more than `update_queue_limit` updates that nobody has looked at the gateway disconnects and reads them from
+    history: its memory has a bound.
     `server_*` point at another MTProto server than Telegram's own; all four belong together. `server_public_key`
     is its RSA key in PEM.
     """
@@ -33,6 +39,10 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
     session_key_file: str = "session-key"
     channels: Literal["all", "registered"] = "all"
     history_depth: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 100
+    edit_window: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 1000
+    recovery_seconds: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 300.0
+    recovery_concurrency: Annotated[int, msgspec.Meta(ge=1, le=50)] = 4
+    update_queue_limit: Count = 10_000
     server_address: str | None = None
     server_port: Port | None = None
     server_dc_id: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
@@ -52,21 +62,28 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
 class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Section ``[spool]``: the SQLite file between Telegram and the sinks.
 
-    `linger_ms` is how long a commit waits for more events, `group_limit` how many it takes at most.
+    `linger_ms` is how long a commit waits for more events in a flood (the calmer, the shorter), `group_limit` how many
+    it takes at most.
     `retain` events stay behind the slowest sink: what comes twice within them is recognised.
     `pending_limit` events wait for a spool that cannot be written (full disk); above it updates are not taken,
     and history brings them later.
     """
 
     path: str = "/var/lib/telegram-gateway/spool.db"
-    linger_ms: Annotated[float, msgspec.Meta(ge=0, le=100)] = 1.5
+    linger_ms: Annotated[float, msgspec.Meta(ge=0, le=100)] = 3.0
     group_limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
     retain: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     pending_limit: Count = 50_000
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start."""
+    """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start.
+
+    `token_file` names a credential: with it every request but ``/health`` needs it as bearer token. Beyond loopback and
+    without it only ``/health`` and ``/metrics`` are answered.
+    `batch_size` is what a sink takes at once. Between two batches queue and cache rest for `sink_linger_ms` in a flood,
+    the database for `database_linger_ms`; the calmer, the shorter.
+    """
 
     telegram: TelegramConfig
     database: DatabaseConfig
@@ -75,7 +92,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheConfig = CacheConfig()
     bind_address: str = "127.0.0.1"
     port: Port = 4006
+    token_file: str | None = None
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 256
+    sink_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 5.0
+    database_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 20.0
     stop_seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 20.0
     log_level: LogLevel = "info"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -11,6 +12,7 @@ import msgspec
 from telegram_stack.sinks.base import Observer
 from telegram_stack.spool import Entry, Spool
 from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.recovery import Progress
 from telegram_stack.telegram.source import TelegramSource
 
 Status = Literal["healthy", "degraded", "unauthenticated", "unhealthy"]
@@ -29,7 +31,11 @@ class SinkHealth(msgspec.Struct, rename="camel"):
 
 
 class Health(msgspec.Struct, rename="camel", kw_only=True):
-    """The whole answer. `recovering` counts the channels whose history is being read."""
+    """The whole answer.
+
+    `recovering` counts the channels of which something may be missing, `recovery` says how far that is, `floodWaits`
+    which of Telegram's methods must not be used for how many seconds.
+    """
 
     status: Status
     causes: list[str]
@@ -39,6 +45,8 @@ class Health(msgspec.Struct, rename="camel", kw_only=True):
     uptime_seconds: float
     channels: int
     recovering: int
+    recovery: Progress
+    flood_waits: dict[str, int]
     spool_pending: int
     spool_sequence: int
     sinks: dict[str, SinkHealth]
@@ -97,6 +105,8 @@ class HealthCheck(Observer):
             uptime_seconds=round(time.monotonic() - self._started, 1),
             channels=sum(1 for channel_id in self._channels.known if self._channels.accepts(channel_id)),
             recovering=len(self._channels.open),
+            recovery=self._source.progress,
+            flood_waits={method: math.ceil(seconds) for method, seconds in self._source.floods.waiting().items()},
             spool_pending=self._spool.pending,
             spool_sequence=self._spool.last_seq,
             sinks=sinks,

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from telegram_stack import program
 from telegram_stack.config import ConfigError, load, read_secret
 from telegram_stack.database import open_pool
+from telegram_stack.gateway.access import Access
 from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
 from telegram_stack.gateway.health import HealthCheck
@@ -29,8 +30,9 @@ from telegram_stack.sinks.database import DatabaseSink
 from telegram_stack.sinks.queue import QueueSink
 from telegram_stack.spool import Entry, Spool, SpoolError
 from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.login import Login
 from telegram_stack.telegram.session import SessionError, SessionFile
-from telegram_stack.telegram.source import Server, TelegramSource
+from telegram_stack.telegram.source import Limits, Server, TelegramSource
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +131,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         await spool.open()
         stack.push_async_callback(_close_spool, spool)
         channels = Channels(spool.stored_channels(), config.telegram.channels)
-        metrics = Metrics(registry, spool, channels, names)
+        metrics = Metrics(registry, spool, names)
         spool.on_commit = metrics.committed
         source = TelegramSource(
             session,
@@ -140,9 +142,10 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             api_hash=api_hash,
             version=program.version(),
             server=_server(config),
-            history_depth=config.telegram.history_depth,
+            limits=_limits(config),
             connect_timeout=config.telegram.connect_timeout,
             watchdog_seconds=config.telegram.watchdog_seconds,
+            update_queue_limit=config.telegram.update_queue_limit,
         )
         database = await _database_sink(config, channels)
         sinks: list[Sink] = [database, *_other_sinks(config)]
@@ -151,7 +154,11 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         health = HealthCheck(source, spool, channels, names, program.version())
         trace = Trace()
         observers = _Observers(metrics, health, trace)
-        app = application(health, metrics, registry, trace)
+        login = Login(session, source.login_client, lambda: source.state == "connected")
+        stack.push_async_callback(login.close)
+        app = application(
+            health, metrics, registry=registry, trace=trace, source=source, login=login, access=_access(config)
+        )
         services = [
             asyncio.create_task(serve(app, config.bind_address, config.port, lambda _port: _ready()), name="http"),
             asyncio.create_task(_follow_registry(database, channels, spool), name="registry"),
@@ -159,7 +166,10 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         ]
         receiving = asyncio.create_task(source.run(), name="telegram")
         drains = [
-            asyncio.create_task(drain(sink, spool, observers, batch_size=config.batch_size), name=sink.name)
+            asyncio.create_task(
+                drain(sink, spool, observers, batch_size=config.batch_size, linger=_linger(config, sink)),
+                name=sink.name,
+            )
             for sink in sinks
         ]
         try:
@@ -223,6 +233,24 @@ def _server(config: GatewayConfig) -> Server | None:
     ):
         return None
     return Server(telegram.server_address, telegram.server_port, telegram.server_dc_id, telegram.server_public_key)
+
+
+def _access(config: GatewayConfig) -> Access:
+    return Access(config.bind_address, None if config.token_file is None else read_secret(config.token_file))
+
+
+def _linger(config: GatewayConfig, sink: Sink) -> float:
+    return (config.database_linger_ms if sink.name == "database" else config.sink_linger_ms) / 1000
+
+
+def _limits(config: GatewayConfig) -> Limits:
+    telegram = config.telegram
+    return Limits(
+        history_depth=telegram.history_depth,
+        edit_window=telegram.edit_window,
+        check_seconds=telegram.recovery_seconds,
+        concurrency=telegram.recovery_concurrency,
+    )
 
 
 async def _database_sink(config: GatewayConfig, channels: Channels) -> DatabaseSink:

@@ -11,8 +11,7 @@ from telegram_stack.events import Event
 from telegram_stack.observability.metrics import BATCH_BUCKETS, LATENCY_BUCKETS
 from telegram_stack.sinks.base import Observer
 from telegram_stack.spool import Entry, Spool
-from telegram_stack.telegram.channels import Channels
-from telegram_stack.telegram.source import Reception
+from telegram_stack.telegram.source import Reception, TelegramSource
 
 _DELAY_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600)
 
@@ -20,13 +19,20 @@ _DELAY_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600)
 class Metrics(Reception, Observer):
     """Counts what source, spool and sinks report; `refresh` reads the rest when it is asked for."""
 
-    def __init__(self, registry: CollectorRegistry, spool: Spool, channels: Channels, sinks: Sequence[str]) -> None:
+    def __init__(self, registry: CollectorRegistry, spool: Spool, sinks: Sequence[str]) -> None:
         self._spool = spool
-        self._channels = channels
         self._sinks = tuple(sinks)
 
         self._connection = Gauge("telegram_connection_status", "1 while connected to Telegram", registry=registry)
         self._reconnects = Counter("telegram_reconnects", "Connections to Telegram that ended", registry=registry)
+        self._queued = Gauge(
+            "telegram_update_queue_size", "Updates that the client holds, not yet looked at", registry=registry
+        )
+        self._back_pressure = Counter(
+            "telegram_back_pressure_disconnects",
+            "Connections given up because more came in than could be kept",
+            registry=registry,
+        )
         self._messages = Counter(
             "telegram_messages_received", "New messages received live", ["channel_id"], registry=registry
         )
@@ -43,9 +49,32 @@ class Metrics(Reception, Observer):
         self._last_event = Gauge(
             "telegram_last_event_timestamp_seconds", "When the last live update came", registry=registry
         )
-        self._recovered = Counter("telegram_recovered_messages", "Messages read from history", registry=registry)
-        self._open = Gauge("telegram_recovery_channels", "Channels whose history is being read", registry=registry)
-        self._flood = Counter("telegram_flood_wait_seconds", "Pauses that Telegram asked for", registry=registry)
+        self._recovered = Counter(
+            "telegram_recovered_messages",
+            "Events read from Telegram's records after they were missed",
+            ["kind"],
+            registry=registry,
+        )
+        self._open = Gauge(
+            "telegram_recovery_channels", "Channels of which something may be missing", registry=registry
+        )
+        self._unreadable = Gauge(
+            "telegram_recovery_unreadable_channels", "Channels that the account cannot read", registry=registry
+        )
+        self._recovery_seconds = Gauge(
+            "telegram_recovery_seconds",
+            "How long the recovery that runs has taken; 0 when none runs",
+            registry=registry,
+        )
+        self._flood = Counter(
+            "telegram_flood_wait_seconds", "Pauses that Telegram asked for", ["method"], registry=registry
+        )
+        self._flood_remaining = Gauge(
+            "telegram_flood_wait_remaining_seconds",
+            "Until the method may be used again; 0 when it may",
+            ["method"],
+            registry=registry,
+        )
 
         self._commit = Histogram(
             "telegram_spool_commit_seconds",
@@ -90,6 +119,9 @@ class Metrics(Reception, Observer):
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self._flooded: set[str] = set()
+        for kind in ("new", "edit", "delete"):
+            self._recovered.labels(kind)
         for sink in self._sinks:
             for metric in (self._written, self._retries, self._available):
                 metric.labels(sink)
@@ -109,13 +141,19 @@ class Metrics(Reception, Observer):
         """An update or message could not be understood."""
         self._not_converted.inc()
 
-    def recovered(self, messages: int) -> None:
-        """So many messages came from history."""
-        self._recovered.inc(messages)
+    def recovered(self, events: Sequence[Event]) -> None:
+        """These came from Telegram's records."""
+        for event in events:
+            self._recovered.labels(event.kind).inc()
 
-    def flood_wait(self, seconds: int) -> None:
+    def flood_wait(self, method: str, seconds: int) -> None:
         """Telegram asked for a pause."""
-        self._flood.inc(seconds)
+        self._flood.labels(method).inc(seconds)
+        self._flooded.add(method)
+
+    def backed_off(self) -> None:
+        """The connection was given up because more came in than could be kept."""
+        self._back_pressure.inc()
 
     def connected(self, up: bool) -> None:
         """The connection came or went."""
@@ -158,7 +196,7 @@ class Metrics(Reception, Observer):
         if sink == "queue":
             self._failures.labels("rejected").inc(len(entries))
 
-    async def refresh(self) -> None:
+    async def refresh(self, source: TelegramSource) -> None:
         """Bring the gauges up to date."""
         quarantined = await self._spool.quarantined()
         for sink in self._sinks:
@@ -171,4 +209,9 @@ class Metrics(Reception, Observer):
         self._pending.set(self._spool.pending)
         self._bytes.set(self._spool.size())
         self._last_seq.set(self._spool.last_seq)
-        self._open.set(len(self._channels.open))
+        self._queued.set(source.queued_updates)
+        self._open.set(source.progress.channels_open)
+        self._unreadable.set(len(source.progress.unreadable))
+        self._recovery_seconds.set(source.progress.seconds if source.progress.running else 0)
+        for method in self._flooded:
+            self._flood_remaining.labels(method).set(source.floods.remaining(method))

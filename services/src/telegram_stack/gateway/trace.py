@@ -63,6 +63,10 @@ class Trace:
             if self._newest.get((channel_id, message_id)) == version:
                 del self._newest[channel_id, message_id]
 
+    def paths(self) -> list[Path]:
+        """Every path that is remembered, the oldest first."""
+        return list(self._paths.values())
+
     def path(self, channel_id: int, message_id: int) -> Path | None:
         """The path of the message's newest version."""
         version = self._newest.get((channel_id, message_id))

@@ -10,6 +10,7 @@ import logging
 import struct
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from telethon.errors import TypeNotFoundError
@@ -19,8 +20,8 @@ from telethon.tl.core import GzipPacked, MessageContainer, RpcResult
 
 from telegram_stack.simulator import crypto
 from telegram_stack.simulator.handshake import Handshake, HandshakeError
+from telegram_stack.simulator.model import AuthKeyRecord
 from telegram_stack.simulator.rpc import RpcError
-from telegram_stack.simulator.store import AuthKeyRecord
 from telegram_stack.simulator.transport import BrokenFrameError, Framing, recognise
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _CONTAINER = struct.pack("<I", MessageContainer.CONSTRUCTOR_ID)
 _GZIP = struct.pack("<I", GzipPacked.CONSTRUCTOR_ID)
+_TOO_OLD, _TOO_NEW = 300, 30  # seconds by which a client's clock may differ
 _BATCH_MESSAGES, _BATCH_BYTES = 100, 500_000
 _BACKLOG = 100_000  # messages; a client that reads no more is cut off and gets the rest as a difference
 _WRAPPERS = (
@@ -63,7 +65,7 @@ class Connection:
         self._handshake: Handshake | None = None
         self._session_id: int | None = None
         self._salt = 0
-        self._ids = crypto.MessageIds()
+        self._ids = crypto.MessageIds(server.store.clock)
         self._content_sent = 0
         self._queue: deque[_Outgoing] = deque()
         self._waiting = asyncio.Event()
@@ -89,11 +91,14 @@ class Connection:
 
     def push(self, body: bytes) -> None:
         """Send a serialised Updates object."""
-        self._enqueue(body, answer=False, content=True)
+        if not self._server.faults.silent:
+            self._enqueue(body, answer=False, content=True)
 
     # receiving
 
     def _received(self, packet: bytes) -> None:
+        if self._server.faults.silent:
+            return
         if packet[:8] == crypto.PLAIN_KEY_ID:
             self._exchange(packet)
             return
@@ -116,7 +121,17 @@ class Connection:
             first = False
         if incoming.salt != self._salt:
             self._session_id = None if first else self._session_id
-            self._refuse_salt(incoming)
+            self._refuse(
+                incoming,
+                types.BadServerSalt(
+                    bad_msg_id=incoming.msg_id, bad_msg_seqno=incoming.seq_no, error_code=48, new_server_salt=self._salt
+                ),
+            )
+            return
+        wrong = self._clock_error(incoming.msg_id)
+        if wrong:
+            self._session_id = None if first else self._session_id
+            self._refuse(incoming, types.BadMsgNotification(incoming.msg_id, incoming.seq_no, wrong))
             return
         if first:
             self._enqueue(
@@ -135,17 +150,19 @@ class Connection:
         with BinaryReader(packet[20 : 20 + length]) as reader:
             request = reader.tgread_object()
         if self._handshake is None or isinstance(request, functions.ReqPqMultiRequest | functions.ReqPqRequest):
-            self._handshake = Handshake(self._server.store.server_key)
+            self._handshake = Handshake(self._server.store.server_key, self._server.store.clock)
         reply = bytes(self._handshake.answer(request))
         if self._handshake.auth_key is not None:
             self._server.store.add_key(self._handshake.auth_key)
             self._handshake = None
         self._write(crypto.PLAIN_KEY_ID + struct.pack("<qi", self._ids.next(answer=True), len(reply)) + reply)
 
-    def _refuse_salt(self, incoming: crypto.Incoming) -> None:
-        refusal = types.BadServerSalt(
-            bad_msg_id=incoming.msg_id, bad_msg_seqno=incoming.seq_no, error_code=48, new_server_salt=self._salt
-        )
+    def _clock_error(self, msg_id: int) -> int:
+        """Telegram's error code for a message id that is far from the server's time; 0 when it is near."""
+        ahead = (msg_id >> 32) - self._server.store.clock()
+        return 16 if ahead < -_TOO_OLD else 17 if ahead > _TOO_NEW else 0
+
+    def _refuse(self, incoming: crypto.Incoming, refusal: Any) -> None:
         body = bytes(refusal)
         message = struct.pack("<qii", self._ids.next(answer=True), 0, len(body)) + body
         assert self.key is not None
@@ -203,7 +220,13 @@ class Connection:
     # sending
 
     def _answer(self, msg_id: int, body: bytes) -> None:
-        self._enqueue(struct.pack("<Iq", RpcResult.CONSTRUCTOR_ID, msg_id) + body, answer=True, content=True)
+        answer = partial(
+            self._enqueue, struct.pack("<Iq", RpcResult.CONSTRUCTOR_ID, msg_id) + body, answer=True, content=True
+        )
+        if self._server.faults.delay:
+            asyncio.get_running_loop().call_later(self._server.faults.delay, answer)
+        else:
+            answer()
 
     def _enqueue(self, body: bytes, *, answer: bool, content: bool) -> None:
         if len(self._queue) >= _BACKLOG:

@@ -19,11 +19,23 @@ from telethon.crypto import AuthKey
 from telethon.sessions import StringSession
 
 from telegram_stack.simulator import load, objects, rpc_auth, texts
+from telegram_stack.simulator.bodies import (
+    Deletion,
+    Disconnect,
+    Edit,
+    NewAccount,
+    NewChannels,
+    NewFaults,
+    NewLoad,
+    NewMessages,
+    NewSession,
+    NewTopic,
+    Preview,
+)
+from telegram_stack.simulator.model import BOT, Channel, Details, Draft, Message, UnknownChannelError
 from telegram_stack.simulator.server import Server
-from telegram_stack.simulator.store import Channel, Draft, Message, UnknownChannelError
 
 _MARK = 10**12
-_DEFAULT_PHONE = "5511999990000"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -34,66 +46,6 @@ class ControlError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-class NewSession(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /sessions. ``address``: where clients reach the simulator, when not at the listening address."""
-
-    phone: str = _DEFAULT_PHONE
-    address: str | None = None
-
-
-class NewAccount(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /accounts: the second factor of a phone number; null removes it."""
-
-    phone: str
-    password: str | None = None
-
-
-class NewChannels(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /channels."""
-
-    title: str = "Canal"
-    count: int = 1
-
-
-class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /messages. Without a channel they are dealt out to all, without a text each has its own."""
-
-    channel_id: int | None = None
-    text: str | None = None
-    count: int = 1
-    photo: bool = False
-
-
-class Edit(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /edits."""
-
-    channel_id: int
-    message_id: int
-    text: str
-
-
-class Deletion(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /deletes."""
-
-    channel_id: int
-    message_ids: list[int]
-
-
-class NewLoad(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /load: for some seconds, for a count of messages, or until DELETE /load; over the first channels."""
-
-    rate: float
-    seconds: float | None = None
-    count: int | None = None
-    channels: int | None = None
-
-
-class Disconnect(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /disconnect. New connections are refused for ``seconds``."""
-
-    seconds: float = 0.0
 
 
 def marked(channel_id: int) -> int:
@@ -122,18 +74,28 @@ class Control:
             ("/channels", "POST", self._new_channels),
             ("/messages", "GET", self._messages),
             ("/messages", "POST", self._post),
+            ("/topics", "POST", self._new_topic),
+            ("/previews", "POST", self._preview),
             ("/edits", "POST", self._edit),
             ("/deletes", "POST", self._delete),
             ("/load", "GET", self._load_state),
             ("/load", "POST", self._start_load),
             ("/load", "DELETE", self._stop_load),
             ("/disconnect", "POST", self._disconnect),
+            ("/faults", "GET", self._faults),
+            ("/faults", "POST", self._set_faults),
         ]
         return Starlette(
             routes=[Route(path, _guarded(handler), methods=[method]) for path, method, handler in routes],
         )
 
-    async def start_load(self, rate: float, count: int | None = None, channels: int | None = None) -> load.Load:
+    async def start_load(
+        self,
+        rate: float,
+        count: int | None = None,
+        channels: int | None = None,
+        changes: load.Changes = load.NO_CHANGES,
+    ) -> load.Load:
         """Start the load; it runs without end when there is no count. Raises ControlError."""
         if self._load is not None and self._load.running:
             raise ControlError(409, "a load is running: end it with DELETE /load first")
@@ -142,7 +104,7 @@ class Control:
         channel_ids = list(self._store.channels)[:channels]
         if not channel_ids:
             raise ControlError(409, "there is no channel: make some with POST /channels first")
-        self._load = load.Load(self._server, channel_ids, rate, count)
+        self._load = load.Load(self._server, channel_ids, rate, count, changes)
         return self._load
 
     async def stop(self) -> None:
@@ -157,6 +119,7 @@ class Control:
             "connections": self._server.connections,
             "channels": len(self._store.channels),
             "messages_posted": self._store.sequence,
+            "requests": dict(self._server.counted),
         }
 
     async def _public_key(self, _request: Request) -> Any:
@@ -171,7 +134,8 @@ class Control:
             raise ControlError(422, f"address must be an IP address, not {host!r}: a session holds no name") from None
         if unspecified:
             raise ControlError(422, f"the simulator listens on {host}: say in address where the client reaches it")
-        account = self._store.account(_phone(body.phone))
+        phone = _phone(body.phone)
+        account = self._store.account(f"{BOT}{phone}" if body.bot else phone)
         key = b"\x01" + os.urandom(255)
         self._store.add_key(key, account.id)
         session = StringSession()
@@ -207,7 +171,7 @@ class Control:
 
     async def _new_channels(self, request: Request) -> Any:
         body = await _body(request, NewChannels)
-        return {"channels": [_shown_channel(c) for c in self._store.add_channels(body.title, body.count)]}
+        return {"channels": [_shown_channel(c) for c in self._store.add_channels(body.title, body.count, body.kind)]}
 
     async def _messages(self, request: Request) -> Any:
         query = request.query_params
@@ -220,18 +184,34 @@ class Control:
         channel_ids = list(self._store.channels) if body.channel_id is None else [_bare(body.channel_id)]
         if not channel_ids:
             raise ControlError(409, "there is no channel: make some with POST /channels first")
-        first = self._store.sequence + 1
-        posted = self._server.post(
-            [
-                Draft(
-                    channel_ids[number % len(channel_ids)],
-                    texts.text(number) if body.text is None else body.text,
-                    body.photo,
-                )
-                for number in range(first, first + body.count)
-            ]
-        )
+        posted = self._server.post(self._drafts(body, channel_ids))
         return {"messages": [_shown_message(message, text=body.count == 1) for message in posted]}
+
+    def _drafts(self, body: NewMessages, channel_ids: list[int]) -> list[Draft]:
+        first = self._store.sequence + 1
+        details = Details(
+            media=body.media,
+            grouped_id=self._store.hash_of(first) if body.album else None,
+            topic_id=body.topic,
+            reply_to=body.reply_to,
+            forward=body.forward,
+            link=body.link,
+            pending=body.pending,
+        )
+        drafts = []
+        for number in range(first, first + body.count):
+            text = texts.text(number) if body.text is None else body.text
+            text = f"{text} {body.link}" if body.link else text
+            channel_id = channel_ids[0] if body.album else channel_ids[number % len(channel_ids)]
+            drafts.append(Draft(channel_id, text, body.photo, details))
+        return drafts
+
+    async def _new_topic(self, request: Request) -> Any:
+        body = await _body(request, NewTopic)
+        if self._store.channel(_bare(body.channel_id)).kind != "forum":
+            raise ControlError(409, f"channel {body.channel_id} is no forum: make one with POST /channels, kind forum")
+        [opened] = self._server.post([Draft(_bare(body.channel_id), "", details=Details(topic=body.title))])
+        return {"channel_id": body.channel_id, "topic": opened.id, "title": body.title}
 
     async def _edit(self, request: Request) -> Any:
         body = await _body(request, Edit)
@@ -239,6 +219,13 @@ class Control:
         if edited is None:
             raise ControlError(404, f"channel {body.channel_id} shows no message {body.message_id}")
         return {"messages": [_shown_message(edited, text=True)]}
+
+    async def _preview(self, request: Request) -> Any:
+        body = await _body(request, Preview)
+        revealed = self._server.reveal(_bare(body.channel_id), body.message_id)
+        if revealed is None:
+            raise ControlError(404, f"message {body.message_id} of channel {body.channel_id} waits for no preview")
+        return {"messages": [_shown_message(revealed, text=True)]}
 
     async def _delete(self, request: Request) -> Any:
         body = await _body(request, Deletion)
@@ -254,6 +241,8 @@ class Control:
             "count": self._load.count,
             "channels": self._load.channels,
             "sent": self._load.sent,
+            "edited": self._load.edited,
+            "deleted": self._load.deleted,
             "seconds": round(self._load.seconds, 3),
         }
 
@@ -262,7 +251,8 @@ class Control:
         if body.seconds is not None and body.count is not None:
             raise ControlError(422, "give seconds or count, not both")
         count = round(body.rate * body.seconds) if body.seconds is not None else body.count
-        await self.start_load(body.rate, count, body.channels)
+        changes = load.Changes(body.edit_every, body.delete_every)
+        await self.start_load(body.rate, count, body.channels, changes)
         return await self._load_state(request)
 
     async def _stop_load(self, request: Request) -> Any:
@@ -272,6 +262,32 @@ class Control:
     async def _disconnect(self, request: Request) -> Any:
         body = await _body(request, Disconnect)
         return {"disconnected": self._server.disconnect(body.seconds)}
+
+    async def _faults(self, _request: Request) -> Any:
+        faults = self._server.faults
+        return {
+            "skip": faults.skip,
+            "duplicate": faults.duplicate,
+            "shuffle": faults.shuffle,
+            "silent": faults.silent,
+            "delay": faults.delay,
+            "drift": self._store.clock.drift,
+            "private": [marked(channel_id) for channel_id in sorted(faults.private)],
+        }
+
+    async def _set_faults(self, request: Request) -> Any:
+        body = await _body(request, NewFaults)
+        faults = self._server.faults
+        for name in ("skip", "duplicate", "shuffle", "silent", "delay"):
+            if getattr(body, name) is not None:
+                setattr(faults, name, getattr(body, name))
+        if body.drift is not None:
+            self._store.clock.drift = body.drift
+        if body.private is not None:
+            faults.private = {_bare(channel_id) for channel_id in body.private}
+        for method, seconds in (body.floods or {}).items():
+            faults.flood(method, seconds)
+        return await self._faults(request)
 
 
 async def _body(request: Request, kind: type[T]) -> T:
@@ -312,6 +328,7 @@ def _shown_channel(channel: Channel) -> dict[str, Any]:
         "id": marked(channel.id),
         "title": channel.title,
         "username": channel.username,
+        "kind": channel.kind,
         "pts": channel.pts,
         "last_message_id": channel.last_message_id,
         "messages": channel.shown,

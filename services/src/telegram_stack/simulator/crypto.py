@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha1, sha256
 
@@ -109,11 +110,12 @@ def _aes(key: bytes, msg_key: bytes, x: int) -> tuple[bytes, bytes]:
 class MessageIds:
     """Rising message ids near the clock: ``…01`` for answers, ``…11`` for what the server says unasked."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._last = 0
 
     def next(self, *, answer: bool) -> int:
         """An id above all given before."""
-        stamp = max(int(time.time() * 2**32) & ~3, (self._last & ~3) + 4)
+        stamp = max(int(self._clock() * 2**32) & ~3, (self._last & ~3) + 4)
         self._last = stamp | (1 if answer else 3)
         return self._last

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from hashlib import sha1
 from typing import Any
 
@@ -43,7 +44,8 @@ class HandshakeError(Exception):
 class Handshake:
     """One exchange. `answer` takes the client's three requests in turn; then `auth_key` holds the result."""
 
-    def __init__(self, server_key: ServerKey) -> None:
+    def __init__(self, server_key: ServerKey, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._server_key = server_key
         self._server_nonce = int.from_bytes(os.urandom(16), "little", signed=True)
         self._nonce = 0
@@ -82,7 +84,7 @@ class Handshake:
                 g=DH_GENERATOR,
                 dh_prime=DH_PRIME.to_bytes(256, "big"),
                 g_a=pow(DH_GENERATOR, self._secret, DH_PRIME).to_bytes(256, "big"),
-                server_time=int(time.time()),
+                server_time=int(self._clock()),
             )
         )
         plain = sha1(answer).digest() + answer  # noqa: S324 (the protocol's choice)

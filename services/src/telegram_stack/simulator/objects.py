@@ -8,8 +8,9 @@ from typing import Any
 
 from telethon.tl import types
 
-from telegram_stack.simulator import photos
-from telegram_stack.simulator.store import Account, Change, Channel, Message, Store
+from telegram_stack.simulator import contents, photos
+from telegram_stack.simulator.model import Account, Change, Channel, Message
+from telegram_stack.simulator.store import Store
 
 DC_ID = 2
 """The only data centre there is; every address of it is the simulator's."""
@@ -39,35 +40,45 @@ def user(store: Store, account: Account) -> Any:
         access_hash=access_hash(store, account, account.id),
         first_name="Conta",
         last_name=account.phone[-4:],
-        phone=account.phone,
+        phone=None if account.bot else account.phone,
+        bot=account.bot,
+        bot_info_version=1 if account.bot else None,
         status=types.UserStatusOffline(was_online=when(0)),
     )
 
 
 def channel(store: Store, account: Account, record: Channel) -> Any:
-    """A broadcast channel that the account is a member of."""
+    """A channel that the account is a member of."""
     return types.Channel(
         id=record.id,
         title=record.title,
         photo=types.ChatPhotoEmpty(),
         date=when(record.created_at),
-        broadcast=True,
+        broadcast=record.kind == "channel",
+        megagroup=record.kind != "channel",
+        forum=record.kind == "forum",
         access_hash=access_hash(store, account, record.id),
         username=record.username,
     )
 
 
 def message(record: Message) -> Any:
-    """A post. The sender of a post is its channel, so there is no from_id."""
+    """A post, or the service message that opens a topic. Its sender is its channel, so there is no from_id."""
+    if record.details.topic is not None:
+        return contents.service(record)
     return types.Message(
         id=record.id,
         peer_id=types.PeerChannel(record.channel_id),
         date=when(record.date),
-        message=record.text,
+        message="" if record.details.media == "poll" else record.text,
         post=True,
         views=1,
         forwards=0,
-        media=types.MessageMediaPhoto(photo=photo(record)) if record.has_photo else None,
+        media=types.MessageMediaPhoto(photo=photo(record)) if record.has_photo else contents.media(record),
+        entities=contents.entities(record),
+        reply_to=contents.reply(record),
+        fwd_from=contents.forward(record),
+        grouped_id=record.details.grouped_id,
         edit_date=when(record.edit_date) if record.edit_date else None,
     )
 
@@ -99,6 +110,11 @@ def update(change: Change, messages: dict[int, Message]) -> Any | None:
     record = messages.get(change.message_ids[0])
     if record is None or (change.kind == "edit" and record.edit_pts != change.pts):
         return None
+    if change.kind == "preview":
+        page = contents.preview(record.details.link or "", pending=False)
+        return types.UpdateChannelWebPage(
+            channel_id=record.channel_id, webpage=page, pts=change.pts, pts_count=change.count
+        )
     kind = types.UpdateNewChannelMessage if change.kind == "new" else types.UpdateEditChannelMessage
     return kind(message=message(record), pts=change.pts, pts_count=change.count)
 

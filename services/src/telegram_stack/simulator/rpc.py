@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from telegram_stack.simulator.store import Account, AuthKeyRecord, Channel, UnknownChannelError
+from telegram_stack.simulator.model import Account, AuthKeyRecord, Channel, UnknownChannelError
 
 if TYPE_CHECKING:
     from telegram_stack.simulator.server import Server
@@ -46,7 +46,14 @@ class Call:
             raise RpcError(400, "CHANNEL_INVALID") from None
         if peer.access_hash != self.server.store.hash_of(self.account.id, record.id):
             raise RpcError(400, "CHANNEL_INVALID")
+        if record.id in self.server.faults.private:
+            raise RpcError(400, "CHANNEL_PRIVATE")
         return record
+
+    def people_only(self) -> None:
+        """Refuse a bot. Raises RpcError."""
+        if self.account.bot:
+            raise RpcError(400, "BOT_METHOD_INVALID")
 
 
 Handler = Callable[[Call, Any], Any]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
-import time
 from typing import Any
 
 from telethon.password import compute_digest
@@ -13,8 +13,8 @@ from telethon.tl import functions, types
 
 from telegram_stack.simulator import objects
 from telegram_stack.simulator.handshake import DH_GENERATOR, DH_PRIME
+from telegram_stack.simulator.model import BOT, Account
 from telegram_stack.simulator.rpc import Call, Handler, RpcError
-from telegram_stack.simulator.store import Account
 
 CODE_LIFETIME = 300.0
 """Seconds for which a login code is good."""
@@ -22,7 +22,7 @@ CODE_LIFETIME = 300.0
 
 def get_config(call: Call, _request: Any) -> Any:
     """help.getConfig."""
-    return objects.config(*call.local_address, int(time.time()))
+    return objects.config(*call.local_address, int(call.server.store.clock()))
 
 
 def send_code(call: Call, request: Any) -> Any:
@@ -45,7 +45,7 @@ def sign_in(call: Call, request: Any) -> Any:
     store = call.server.store
     phone = _phone(request.phone_number)
     sent = store.code(phone)
-    if sent is None or sent.hash != request.phone_code_hash or time.time() > sent.sent_at + CODE_LIFETIME:
+    if sent is None or sent.hash != request.phone_code_hash or store.clock() > sent.sent_at + CODE_LIFETIME:
         raise RpcError(400, "PHONE_CODE_EXPIRED")
     if not request.phone_code:
         raise RpcError(400, "PHONE_CODE_EMPTY")
@@ -56,6 +56,16 @@ def sign_in(call: Call, request: Any) -> Any:
     store.authorise(call.key, account.id, awaits_password=account.verifier is not None)
     if account.verifier is not None:
         raise RpcError(401, "SESSION_PASSWORD_NEEDED")
+    return types.auth.Authorization(user=objects.user(store, account))
+
+
+def import_bot(call: Call, request: Any) -> Any:
+    """auth.importBotAuthorization: every token belongs to some bot."""
+    if not re.fullmatch(r"\d+:[\w-]{10,}", request.bot_auth_token):
+        raise RpcError(400, "ACCESS_TOKEN_INVALID")
+    store = call.server.store
+    account = store.account(BOT + request.bot_auth_token)
+    store.authorise(call.key, account.id)
     return types.auth.Authorization(user=objects.user(store, account))
 
 
@@ -162,6 +172,7 @@ def _sha256(*parts: bytes) -> bytes:
 
 HANDLERS: dict[type, Handler] = {
     functions.help.GetConfigRequest: get_config,
+    functions.auth.ImportBotAuthorizationRequest: import_bot,
     functions.auth.SendCodeRequest: send_code,
     functions.auth.ResendCodeRequest: send_code,
     functions.auth.CancelCodeRequest: cancel_code,

@@ -7,8 +7,8 @@ from typing import Any
 from telethon.tl import functions, types
 
 from telegram_stack.simulator import objects, photos
+from telegram_stack.simulator.model import Channel, Message
 from telegram_stack.simulator.rpc import Call, Handler, RpcError
-from telegram_stack.simulator.store import Channel, Message
 
 _PAGE = 100  # Telegram gives no more dialogs or messages at once
 
@@ -26,8 +26,10 @@ def get_users(call: Call, request: Any) -> list[Any]:
 
 def get_dialogs(call: Call, request: Any) -> Any:
     """messages.getDialogs: every channel, the latest spoken in first."""
+    call.people_only()
     account, store = call.account, call.server.store
-    tops = [(channel, store.newest(channel.id)) for channel in store.channels.values()]
+    readable = [c for c in store.channels.values() if c.id not in call.server.faults.private]
+    tops = [(channel, store.newest(channel.id)) for channel in readable]
     tops.sort(key=_dialog_order, reverse=True)
     total = len(tops)
     since = objects.second(request.offset_date)
@@ -104,6 +106,7 @@ def resolve_username(call: Call, request: Any) -> Any:
 
 def get_history(call: Call, request: Any) -> Any:
     """messages.getHistory, with Telegram's offsets: see https://core.telegram.org/api/offsets."""
+    call.people_only()
     store = call.server.store
     channel = call.channel(request.peer)
     call.server.history_limit.take(call.account.id)

@@ -5,7 +5,6 @@ Source: https://core.telegram.org/api/updates
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from telethon.tl import functions, types
@@ -19,7 +18,7 @@ _ACCOUNT_PTS = 1  # counts private chats, of which there are none
 def get_state(call: Call, _request: Any) -> Any:
     """updates.getState."""
     assert call.account
-    return _state()
+    return _state(call)
 
 
 def get_difference(call: Call, request: Any) -> Any:
@@ -27,15 +26,16 @@ def get_difference(call: Call, request: Any) -> Any:
     account, store = call.account, call.server.store
     since = objects.second(request.date)
     changed = [c for c in store.channels.values() if c.last_message_id and c.updated_at >= since]
+    changed = [c for c in changed if c.id not in call.server.faults.private]
     if not changed:
-        return types.updates.DifferenceEmpty(date=objects.when(int(time.time())), seq=0)
+        return types.updates.DifferenceEmpty(date=objects.when(int(call.server.store.clock())), seq=0)
     return types.updates.Difference(
         new_messages=[],
         new_encrypted_messages=[],
         other_updates=[types.UpdateChannelTooLong(channel_id=c.id, pts=c.pts) for c in changed],
         chats=[objects.channel(store, account, c) for c in changed],
         users=[],
-        state=_state(),
+        state=_state(call),
     )
 
 
@@ -61,7 +61,7 @@ def get_channel_difference(call: Call, request: Any) -> Any:
             final=True,
             timeout=30,
         )
-    changes = store.changes(channel.id, request.pts, max(1, min(request.limit, 100)))
+    changes = store.changes(channel.id, request.pts, max(1, min(request.limit, 100_000 if account.bot else 100)))
     messages = store.messages(channel.id, sorted({i for c in changes if c.kind != "delete" for i in c.message_ids}))
     found = [u for u in (objects.update(change, messages) for change in changes) if u is not None]
     return types.updates.ChannelDifference(
@@ -75,8 +75,10 @@ def get_channel_difference(call: Call, request: Any) -> Any:
     )
 
 
-def _state() -> Any:
-    return types.updates.State(pts=_ACCOUNT_PTS, qts=0, date=objects.when(int(time.time())), seq=0, unread_count=0)
+def _state(call: Call) -> Any:
+    return types.updates.State(
+        pts=_ACCOUNT_PTS, qts=0, date=objects.when(int(call.server.store.clock())), seq=0, unread_count=0
+    )
 
 
 HANDLERS: dict[type, Handler] = {

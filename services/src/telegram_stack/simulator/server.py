@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from telegram_stack.simulator import objects, rpc_auth, rpc_messages, rpc_updates
 from telegram_stack.simulator.connection import Connection
+from telegram_stack.simulator.faults import Faults
 from telegram_stack.simulator.limits import RequestLimit
+from telegram_stack.simulator.model import AuthKeyRecord, Change, Draft, Message
 from telegram_stack.simulator.rpc import Call, Handler, RpcError
-from telegram_stack.simulator.store import AuthKeyRecord, Change, Draft, Message, Store
+from telegram_stack.simulator.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,9 @@ class Server:
         self.store = store
         self.settings = settings or Settings()
         self.history_limit = RequestLimit(self.settings.history_rate, self.settings.history_burst)
+        self.faults = Faults()
+        self.counted: Counter[str] = Counter()
+        """Requests by the name of their TL class."""
         self.password_checks: dict[bytes, tuple[int, int, bytes]] = {}
         """By key id: SRP id, our secret exponent and B of the password check under way."""
         self._connections: set[Connection] = set()
@@ -101,12 +108,17 @@ class Server:
         handler = _HANDLERS.get(type(request))
         if handler is None:
             raise RpcError(400, f"INPUT_METHOD_INVALID_{request.CONSTRUCTOR_ID}")
+        name = type(request).__name__
+        self.counted[name] += 1
+        wait = self.faults.flood_wait(name.removesuffix("Request"))
+        if wait:
+            raise RpcError(420, f"FLOOD_WAIT_{math.ceil(wait)}")
         try:
             return handler(Call(self, key, connection.local_address), request)
         except RpcError:
             raise
         except Exception as error:
-            log.exception("%s failed", type(request).__name__)
+            log.exception("%s failed", name)
             raise RpcError(500, "INTERNAL_SERVER_ERROR") from error
 
     def _shared(self, connection: Connection, key: AuthKeyRecord) -> bool:
@@ -141,6 +153,15 @@ class Server:
         self._push([(change, {message.id: message})])
         return message
 
+    def reveal(self, channel_id: int, message_id: int) -> Message | None:
+        """Make the preview of a message's link; None when there is none to be made."""
+        revealed = self.store.reveal(channel_id, message_id)
+        if revealed is None:
+            return None
+        change, message = revealed
+        self._push([(change, {message.id: message})])
+        return message
+
     def delete(self, channel_id: int, message_ids: Sequence[int]) -> tuple[int, ...]:
         """Delete messages; returns those that were shown."""
         change = self.store.delete(channel_id, message_ids)
@@ -150,12 +171,13 @@ class Server:
         return change.message_ids
 
     def _push(self, changes: Sequence[tuple[Change, dict[int, Message]]]) -> None:
+        changes = self.faults.arrange(changes)
         sessions: dict[int, list[Connection]] = {}
         for connection in self._connections:
             key = connection.key and self.store.key(connection.key.id)
             if connection.subscribed and key and key.account_id is not None and not key.awaits_password:
                 sessions.setdefault(key.account_id, []).append(connection)
-        now = int(time.time())
+        now = int(self.store.clock())
         for account_id, connections in sessions.items():
             account = self.store.account_by_id(account_id)
             chats = {

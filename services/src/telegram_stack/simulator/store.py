@@ -6,6 +6,7 @@ never takes a message or a pts back.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,11 +16,24 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+import msgspec
 
 from telegram_stack.simulator.crypto import ServerKey, auth_key_id
+from telegram_stack.simulator.model import (
+    PLAIN,
+    Account,
+    AuthKeyRecord,
+    Change,
+    Channel,
+    ChannelKind,
+    Details,
+    Draft,
+    LoginCode,
+    Message,
+    UnknownChannelError,
+)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -32,115 +46,34 @@ CREATE TABLE IF NOT EXISTS codes (
   phone TEXT PRIMARY KEY, code TEXT NOT NULL, hash TEXT NOT NULL, sent_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS channels (
   id INTEGER PRIMARY KEY, title TEXT NOT NULL, username TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL,
-  pts INTEGER NOT NULL, last_message_id INTEGER NOT NULL, shown INTEGER NOT NULL, updated_at INTEGER NOT NULL);
+  pts INTEGER NOT NULL, last_message_id INTEGER NOT NULL, shown INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+  kind TEXT NOT NULL DEFAULT 'channel');
 CREATE TABLE IF NOT EXISTS messages (
   channel_id INTEGER NOT NULL, id INTEGER NOT NULL, sent_at REAL NOT NULL, text TEXT NOT NULL,
   has_photo INTEGER NOT NULL, edit_date INTEGER, edit_pts INTEGER, deleted INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (channel_id, id)) WITHOUT ROWID;
+  details TEXT NOT NULL DEFAULT '{}', PRIMARY KEY (channel_id, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS changes (
   channel_id INTEGER NOT NULL, pts INTEGER NOT NULL, kind TEXT NOT NULL, message_ids TEXT NOT NULL,
   PRIMARY KEY (channel_id, pts)) WITHOUT ROWID;
 """
 
+_LATER_COLUMNS = {"channels": "kind TEXT NOT NULL DEFAULT 'channel'", "messages": "details TEXT NOT NULL DEFAULT '{}'"}
+"""Not in the files of the first version."""
+
 _FIRST_ACCOUNT = 5_000_000_001
 _FIRST_CHANNEL = 1_500_000_001
 
-Kind = Literal["new", "edit", "delete"]
+_MESSAGE = "channel_id, id, sent_at, text, has_photo, edit_date, edit_pts, deleted, details"
 
 
-class UnknownChannelError(LookupError):
-    """There is no such channel."""
+class Clock:
+    """Telegram's clock, which need not agree with ours: it is `drift` seconds ahead."""
 
+    drift = 0.0
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user. ``verifier`` is SRP's, None without a second factor; ids are Telegram's bare ones."""
-
-    id: int
-    phone: str
-    salt1: bytes | None
-    salt2: bytes | None
-    verifier: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class AuthKeyRecord:
-    """A client's key. ``awaits_password``: the code was right, the second factor is missing."""
-
-    id: bytes
-    key: bytes
-    account_id: int | None
-    awaits_password: bool
-    dead: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LoginCode:
-    """The last code sent to a phone; ``sent_at`` in seconds since 1970."""
-
-    code: str
-    hash: str
-    sent_at: float
-
-
-@dataclass(slots=True)
-class Channel:
-    """A broadcast channel; ``shown`` counts its messages that are not deleted. Its id is bare, not marked."""
-
-    id: int
-    title: str
-    username: str
-    created_at: int
-    pts: int
-    last_message_id: int
-    shown: int
-    updated_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A post as it is now; ``sent_at`` is the moment it was posted, Telegram's date is its whole second."""
-
-    channel_id: int
-    id: int
-    sent_at: float
-    text: str
-    has_photo: bool
-    edit_date: int | None = None
-    edit_pts: int | None = None
-    deleted: bool = False
-
-    @property
-    def date(self) -> int:
-        """Telegram's date of the message."""
-        return int(self.sent_at)
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A message to be posted."""
-
-    channel_id: int
-    text: str
-    has_photo: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One entry of a channel's update log; ``pts`` is the channel's after it, ``count`` what it added."""
-
-    channel_id: int
-    pts: int
-    kind: Kind
-    message_ids: tuple[int, ...]
-
-    @property
-    def count(self) -> int:
-        """Its pts_count."""
-        return len(self.message_ids)
-
-
-_MESSAGE = "channel_id, id, sent_at, text, has_photo, edit_date, edit_pts, deleted"
+    def __call__(self) -> float:
+        """Seconds since 1970."""
+        return time.time() + self.drift
 
 
 class Store:
@@ -151,6 +84,10 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        for table, column in _LATER_COLUMNS.items():
+            if column.split()[0] not in {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+        self.clock = Clock()
         self._secret = self._meta("secret", lambda: os.urandom(32))
         self.server_key = ServerKey(self._meta("server_key", ServerKey.generate))
         self.channels: dict[int, Channel] = {}
@@ -244,7 +181,7 @@ class Store:
 
     def new_code(self, phone: str) -> LoginCode:
         """Make and remember a login code for `phone`; the one before is void."""
-        code = LoginCode(f"{secrets.randbelow(90000) + 10000}", secrets.token_hex(9), time.time())
+        code = LoginCode(f"{secrets.randbelow(90000) + 10000}", secrets.token_hex(9), self.clock())
         self._db.execute(
             "INSERT OR REPLACE INTO codes VALUES (?, ?, ?, ?)", (phone, code.code, code.hash, code.sent_at)
         )
@@ -268,16 +205,16 @@ class Store:
         except KeyError:
             raise UnknownChannelError(f"there is no channel {channel_id}") from None
 
-    def add_channels(self, title: str, count: int) -> list[Channel]:
+    def add_channels(self, title: str, count: int, kind: ChannelKind = "channel") -> list[Channel]:
         """Make `count` channels; with more than one, their titles are numbered by their place among all."""
         added = []
-        now = int(time.time())
+        now = int(self.clock())
         with self._transaction():
             for _ in range(count):
                 channel_id = _FIRST_CHANNEL + len(self.channels)
                 name = title if count == 1 else f"{title} {len(self.channels) + 1}"
-                channel = Channel(channel_id, name, f"canal{channel_id}", now, 1, 0, 0, now)
-                self._db.execute("INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _row(channel))
+                channel = Channel(channel_id, name, f"canal{channel_id}", now, 1, 0, 0, now, kind)
+                self._db.execute("INSERT INTO channels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(channel))
                 self.channels[channel_id] = channel
                 added.append(channel)
         return added
@@ -291,18 +228,20 @@ class Store:
         """Post messages, in this order, in one transaction. Raises UnknownChannelError and posts nothing."""
         touched = {draft.channel_id: self.channel(draft.channel_id) for draft in drafts}
         posted: list[tuple[Change, Message]] = []
-        now = time.time()
+        now = self.clock()
         for draft in drafts:
             channel = touched[draft.channel_id]
             channel.last_message_id += 1
             channel.pts += 1
             channel.shown += 1
-            message = Message(channel.id, channel.last_message_id, now, draft.text, draft.has_photo)
+            message = Message(
+                channel.id, channel.last_message_id, now, draft.text, draft.has_photo, details=draft.details
+            )
             posted.append((Change(channel.id, channel.pts, "new", (message.id,)), message))
         with self._transaction():
             self._db.executemany(
-                "INSERT INTO messages (channel_id, id, sent_at, text, has_photo) VALUES (?, ?, ?, ?, ?)",
-                [(m.channel_id, m.id, m.sent_at, m.text, m.has_photo) for _, m in posted],
+                "INSERT INTO messages (channel_id, id, sent_at, text, has_photo, details) VALUES (?, ?, ?, ?, ?, ?)",
+                [(m.channel_id, m.id, m.sent_at, m.text, m.has_photo, _details(m.details)) for _, m in posted],
             )
             self._log([change for change, _ in posted], touched.values(), int(now))
         return posted
@@ -312,7 +251,7 @@ class Store:
         channel = self.channel(channel_id)
         if not self.messages(channel_id, [message_id]):
             return None
-        now = int(time.time())
+        now = int(self.clock())
         channel.pts += 1
         change = Change(channel_id, channel.pts, "edit", (message_id,))
         with self._transaction():
@@ -322,6 +261,23 @@ class Store:
             )
             self._log([change], [channel], now)
         return change, self.messages(channel_id, [message_id])[message_id]
+
+    def reveal(self, channel_id: int, message_id: int) -> tuple[Change, Message] | None:
+        """Make the preview of a message's link; None when it is not shown or has none that is pending."""
+        channel = self.channel(channel_id)
+        message = self.messages(channel_id, [message_id]).get(message_id)
+        if message is None or not message.details.pending:
+            return None
+        details = msgspec.structs.replace(message.details, pending=False)
+        channel.pts += 1
+        change = Change(channel_id, channel.pts, "preview", (message_id,))
+        with self._transaction():
+            self._db.execute(
+                "UPDATE messages SET details = ? WHERE channel_id = ? AND id = ?",
+                (_details(details), channel_id, message_id),
+            )
+            self._log([change], [channel], int(self.clock()))
+        return change, dataclasses.replace(message, details=details)
 
     def delete(self, channel_id: int, message_ids: Sequence[int]) -> Change | None:
         """Delete those of the messages that are shown; None when none is."""
@@ -336,7 +292,7 @@ class Store:
             self._db.executemany(
                 "UPDATE messages SET deleted = 1 WHERE channel_id = ? AND id = ?", [(channel_id, i) for i in shown]
             )
-            self._log([change], [channel], int(time.time()))
+            self._log([change], [channel], int(self.clock()))
         return change
 
     def _log(self, changes: Sequence[Change], channels: Iterable[Channel], now: int) -> None:
@@ -401,18 +357,17 @@ class Store:
         return [Change(row[0], row[1], row[2], tuple(json.loads(row[3]))) for row in rows]
 
 
-def _message(row: tuple[int, int, float, str, int, int | None, int | None, int]) -> Message:
-    return Message(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6], bool(row[7]))
+_DETAILS = msgspec.json.Decoder(Details)
+
+
+def _details(details: Details) -> str:
+    return "{}" if details is PLAIN else msgspec.json.encode(details).decode()
+
+
+def _message(row: tuple[int, int, float, str, int, int | None, int | None, int, str]) -> Message:
+    details = PLAIN if row[8] == "{}" else _DETAILS.decode(row[8])
+    return Message(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6], bool(row[7]), details)
 
 
 def _row(channel: Channel) -> tuple[object, ...]:
-    return (
-        channel.id,
-        channel.title,
-        channel.username,
-        channel.created_at,
-        channel.pts,
-        channel.last_message_id,
-        channel.shown,
-        channel.updated_at,
-    )
+    return dataclasses.astuple(channel)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
+from telegram_stack.lingering import Linger
 from telegram_stack.observability.backoff import Backoff
 from telegram_stack.spool import Entry
 
@@ -75,9 +77,20 @@ class Observer(Protocol):
 
 
 async def drain(
-    sink: Sink, spool: Source, observer: Observer, *, batch_size: int = 256, sleep: Sleep = asyncio.sleep
+    sink: Sink,
+    spool: Source,
+    observer: Observer,
+    *,
+    batch_size: int = 256,
+    linger: float = 0.0,
+    sleep: Sleep = asyncio.sleep,
 ) -> None:
-    """Feed `sink` from its cursor until cancelled; the cursor moves only behind a finished write."""
+    """Feed `sink` from its cursor until cancelled; the cursor moves only behind a finished write.
+
+    Between two batches that are not full it rests for up to `linger` seconds, the busier the longer.
+    """
+    pace = Linger(linger)
+    finished = time.monotonic()
     backoff = Backoff(first=0.1, limit=10.0)
     async for batch in spool.batches(sink.name, batch_size):
         waiting: Sequence[Entry] = batch
@@ -100,6 +113,11 @@ async def drain(
                 break
         spool.advance(sink.name, batch[-1].seq)
         backoff.reset()
+        now = time.monotonic()
+        pace.observe(len(batch), now - finished)
+        finished = now
+        if len(batch) < batch_size and pace.seconds:
+            await sleep(pace.seconds)
 
 
 def _without(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:

@@ -3,7 +3,7 @@
 Telegram counts the changes of a channel: an update carries ``pts``, the count after it, and ``pts_count``, how many
 changes it is. While updates follow each other without a hole the channel is complete and its progress moves with them.
 After a reconnect, after a hole, and after updates that came without a count, the channel is open: its progress stands
-still until history has been read from there.
+still until what is missing has been read.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Channels:
 
     @property
     def open(self) -> list[int]:
-        """The accepted channels whose history must be read, in the order in which they became open."""
+        """The accepted channels of which something may be missing, in the order in which they became open."""
         return [channel_id for channel_id in self._open if self.accepts(channel_id)]
 
     def accepts(self, channel_id: int) -> bool:
@@ -107,13 +107,32 @@ class Channels:
             return None
         return self._set(channel, pts=pts, last_message_id=max(channel.last_message_id or 0, newest))
 
-    def read(self, channel_id: int, last_message_id: int) -> Channel:
-        """History was read up to `last_message_id`, and goes on."""
+    def compare(self, channel_id: int, pts: int | None) -> None:
+        """Telegram's list has the channel at count `pts` (None where it does not tell).
+
+        With our own count it is complete; a higher one means that something was missed, or is on its way.
+        """
         channel = self[channel_id]
-        return self._set(channel, last_message_id=max(channel.last_message_id or 0, last_message_id))
+        if pts is None:
+            return
+        if channel_id not in self._open:
+            if channel.pts is None or pts > channel.pts:
+                self.reopen(channel_id)
+        elif pts == channel.pts and channel.last_message_id is not None:
+            self.read_to_end(channel_id, pts)
+
+    def forget_count(self, channel_id: int) -> None:
+        """Telegram does not know the channel's count that we have."""
+        self._set(self[channel_id], pts=None)
+
+    def read(self, channel_id: int, last_message_id: int, pts: int | None = None) -> Channel:
+        """Everything up to `last_message_id`, and up to count `pts` where it is known, was read; there may be more."""
+        channel = self[channel_id]
+        last = max(channel.last_message_id or 0, last_message_id)
+        return self._set(channel, last_message_id=last, pts=pts or channel.pts)
 
     def read_to_end(self, channel_id: int, pts: int | None) -> Channel:
-        """History had nothing more, when the channel's count was `pts` (None where the server does not tell).
+        """There was nothing more, when the channel's count was `pts` (None where the server does not tell).
 
         The channel is complete, unless a later hole is known already.
         """

@@ -84,6 +84,8 @@ def _entity(entity: Any) -> dict[str, Any]:
 def _reply(header: Any) -> dict[str, Any] | None:
     if not isinstance(header, types.MessageReplyHeader) or header.reply_to_msg_id is None:
         return None
+    if header.forum_topic and header.reply_to_top_id is None:
+        return None  # stands in the topic and answers nobody
     return _known(
         message_id=header.reply_to_msg_id,
         channel_id=peer_id(header.reply_to_peer_id),

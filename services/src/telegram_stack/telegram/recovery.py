@@ -1,187 +1,235 @@
-"""Gap recovery: reads the history of every open channel until nothing is missing.
+"""Gap recovery: which channels are brought up to date, when, and how far that is.
 
-Telegram's history alone decides what a channel has; a hole in the ids is no loss.
+Every channel is open after a new connection. The list of chats tells each channel's count: a channel whose count is
+ours is complete without another request; the others are caught up, a few at a time. The list is asked for again
+periodically, so that a hole in a channel that has fallen silent is found as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+import random
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from telethon import TelegramClient, errors, functions
+import msgspec
+from telethon import errors
 from telethon.tl import types
 
 from telegram_stack.events import Event
 from telegram_stack.observability.backoff import Backoff
-from telegram_stack.spool import Spool
+from telegram_stack.spool import Channel, Spool
+from telegram_stack.telegram.asking import Telegram
+from telegram_stack.telegram.catchup import CatchUp, ChannelGoneError
 from telegram_stack.telegram.channels import Channels
-from telegram_stack.telegram.convert import marked, unmarked
+from telegram_stack.telegram.convert import marked
+from telegram_stack.telegram.tasks import first_failure
 
 log = logging.getLogger(__name__)
 
-_PAGE = 100
-_IDLE_SECONDS = 0.2
+_IDLE_SECONDS = 0.1
+_LIST_PATIENCE = 15.0  # then the channels are caught up by what the spool remembers of them
+_GONE_SECONDS = 300.0
+_REPORT_SECONDS = 10.0
 
-Convert = Callable[[Any], Event | None]
 
+class Progress(msgspec.Struct, rename="camel"):
+    """The recovery that runs, or the last one. `seconds` is how long it has taken so far.
 
-class ChannelGoneError(Exception):
-    """The account cannot read the channel any more."""
+    It begins when a channel is open and ends when none is, but for the unreadable ones.
+    """
+
+    running: bool = False
+    seconds: float = 0.0
+    channels_done: int = 0
+    channels_open: int = 0
+    messages: int = 0
+    edits: int = 0
+    deletions: int = 0
+    unreadable: dict[int, str] = {}
+    """Channels that the account cannot read, and why."""
+
+    def begin(self) -> None:
+        """A channel is open."""
+        self.running = True
+        self.channels_done = self.messages = self.edits = self.deletions = 0
+
+    def count(self, events: Sequence[Event]) -> None:
+        """These came from Telegram's records."""
+        kinds = [event.kind for event in events]
+        self.messages += kinds.count("new")
+        self.edits += kinds.count("edit")
+        self.deletions += kinds.count("delete")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.channels_done} channels in {self.seconds:.1f} s: {self.messages} messages, {self.edits} edits, "
+            f"{self.deletions} deletions"
+        )
 
 
 class Recovery:
-    """Reads history for one connection. A flood wait holds the recovery and nothing else."""
+    """Keeps every channel of one connection complete. Live messages flow on beside it."""
 
     def __init__(
         self,
-        client: TelegramClient,
+        telegram: Telegram,
         channels: Channels,
         spool: Spool,
-        convert: Convert,
+        catch_up: CatchUp,
+        progress: Progress,
         *,
-        history_depth: int,
-        on_flood_wait: Callable[[int], None] = lambda _seconds: None,
-        on_recovered: Callable[[int], None] = lambda _messages: None,
+        check_seconds: float,
+        concurrency: int,
+        bot: bool = False,
     ) -> None:
-        self._client = client
+        self._telegram = telegram
         self._channels = channels
         self._spool = spool
-        self._convert = convert
-        self._history_depth = history_depth
-        self._on_flood_wait = on_flood_wait
-        self._on_recovered = on_recovered
-        self._stale = True  # the list of channels
+        self._catch_up = catch_up
+        self._progress = progress
+        self._check_seconds = check_seconds
+        self._concurrency = concurrency
+        self._bot = bot
+        self._stale = asyncio.Event()
+        self._listed = asyncio.Event()
+        self._begun = asyncio.get_running_loop().time()
+        self._busy: set[int] = set()
         self._backoffs: dict[int, Backoff] = {}
         self._not_before: dict[int, float] = {}
 
     def refresh(self) -> None:
         """The account joined or left a channel: ask for the list again."""
-        self._stale = True
+        self._stale.set()
 
     async def run(self) -> None:
         """Recover whatever is open, for ever. Raises what ends the connection."""
+        await first_failure(self._check(), self._report(), *(self._work() for _ in range(self._concurrency)))
+
+    # Which channels
+
+    async def _check(self) -> None:
+        """Compare the channels with Telegram's list: at once, when it changes, and periodically."""
         while True:
-            if self._stale:
-                self._stale = False
-                await self._patiently(self._list_channels)
+            self._stale.clear()
+            if self._bot:  # has no list of chats: each channel is asked
+                self._channels.open_all()
+            else:
+                await self._telegram.patiently("getDialogs", self._list_channels)
+            self._listed.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._check_seconds * (0.8 + 0.4 * random.random())):  # noqa: S311
+                    await self._stale.wait()
+
+    async def _list_channels(self) -> None:
+        """The account's channels with their counts, and access hashes, which a string session does not keep."""
+        found: list[Channel] = []
+        async for dialog in self._telegram.client.iter_dialogs():
+            entity = dialog.entity
+            if isinstance(entity, types.Channel):
+                channel_id = marked(entity.id)
+                found.append(self._channels.describe(channel_id, entity.access_hash, entity.title, entity.username))
+                self._channels.compare(channel_id, dialog.dialog.pts)
+                self._progress.unreadable.pop(channel_id, None)
+        await self._spool.commit(channels=found)
+        log.info("the account is in %d channels", len(found), extra={"channels": len(found)})
+
+    # One channel after another
+
+    async def _work(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LIST_PATIENCE):
+                await self._listed.wait()
+        while True:
             channel_id = self._next()
             if channel_id is None:
                 await asyncio.sleep(_IDLE_SECONDS)
                 continue
+            self._busy.add(channel_id)
             try:
-                await self._patiently(partial(self._recover, channel_id))
-            except (ChannelGoneError, errors.BadRequestError, errors.ForbiddenError) as error:
-                self._postpone(channel_id, 300.0)
-                log.warning(
-                    "history of channel %d cannot be read: %s; its live messages are still taken",
-                    channel_id,
-                    error,
-                    extra={"channel_id": channel_id},
-                )
+                await self._recover(channel_id)
+            finally:
+                self._busy.discard(channel_id)
 
     def _next(self) -> int | None:
         now = asyncio.get_running_loop().time()
-        return next((number for number in self._channels.open if self._not_before.get(number, 0) <= now), None)
-
-    def _postpone(self, channel_id: int, seconds: float) -> None:
-        self._not_before[channel_id] = asyncio.get_running_loop().time() + seconds
-
-    async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
-        backoff = Backoff(first=1.0, limit=60.0)
-        while True:
-            try:
-                await work()
-            except errors.FloodWaitError as error:
-                log.warning("Telegram asks the recovery to wait %d s", error.seconds, extra={"seconds": error.seconds})
-                self._on_flood_wait(error.seconds)
-                await asyncio.sleep(error.seconds)
-            except (errors.ServerError, errors.TimedOutError, ValueError) as error:
-                # Telethon raises ValueError when its own retries of a request are used up.
-                log.warning("Telegram has trouble: %s; the recovery tries again", error)
-                await asyncio.sleep(backoff.next())
-            else:
-                return
-
-    async def _list_channels(self) -> None:
-        """The account's channels with their access hashes, which a string session does not keep."""
-        found = []
-        async for dialog in self._client.iter_dialogs():
-            entity = dialog.entity
-            if isinstance(entity, types.Channel):
-                found.append(
-                    self._channels.describe(marked(entity.id), entity.access_hash, entity.title, entity.username)
-                )
-        await self._spool.commit(channels=found)
-        log.info("the account is in %d channels", len(found), extra={"channels": len(found)})
+        return next(
+            (
+                channel_id
+                for channel_id in self._channels.open
+                if channel_id not in self._busy and self._not_before.get(channel_id, 0) <= now
+            ),
+            None,
+        )
 
     async def _recover(self, channel_id: int) -> None:
-        channel = self._channels[channel_id]
-        since = channel.last_message_id
-        messages = await (self._first_history(channel_id) if since is None else self._history(channel_id, since))
-        backoff = self._backoffs.setdefault(channel_id, Backoff(first=1.0, limit=60.0))
+        self._observe()
+        try:
+            await self._catch_up.channel(channel_id)
+        except (ChannelGoneError, errors.BadRequestError, errors.ForbiddenError) as error:
+            self._not_before[channel_id] = asyncio.get_running_loop().time() + _GONE_SECONDS
+            self._unreadable(channel_id, error)
+            return
+        self._progress.unreadable.pop(channel_id, None)
+        backoff = self._backoffs.setdefault(channel_id, Backoff(first=0.5, limit=60.0))
         if channel_id in self._channels.open:  # a later hole is known already
-            self._postpone(channel_id, backoff.next())
+            self._not_before[channel_id] = asyncio.get_running_loop().time() + backoff.next()
         else:
             backoff.reset()
-        if messages:
-            self._on_recovered(messages)
-            log.info(
-                "recovered %d messages of channel %d",
-                messages,
+            self._progress.channels_done += 1
+
+    def _unreadable(self, channel_id: int, error: Exception) -> None:
+        reason = str(error)
+        if self._progress.unreadable.get(channel_id) != reason:
+            log.warning(
+                "channel %d cannot be read: %s; what comes live is still taken",
                 channel_id,
-                extra={"channel_id": channel_id, "messages": messages},
+                reason,
+                extra={"channel_id": channel_id},
             )
+        self._progress.unreadable[channel_id] = reason
 
-    async def _history(self, channel_id: int, since: int) -> int:
-        """Everything above `since`, oldest first; each page commits with its progress."""
-        count = 0
+    # How far it is
+
+    async def _report(self) -> None:
+        """Keep the progress up to date, and the log told."""
+        told = 0.0
         while True:
-            found, pts = await self._page(channel_id, offset_id=since + 1, add_offset=-_PAGE)
-            newer = sorted((message for message in found if message.id > since), key=lambda message: message.id)
-            if not newer:
-                await self._spool.commit(channels=[self._channels.read_to_end(channel_id, pts)])
-                return count
-            events = self._events(newer)
-            await self._spool.room()
-            since = newer[-1].id
-            await self._spool.commit(events, [self._channels.read(channel_id, since)])
-            count += len(events)
+            was_running = self._progress.running
+            self._observe()
+            if not self._progress.running:
+                told = 0.0
+                if was_running:
+                    log.info("recovered %s", self._progress, extra=_numbers(self._progress))
+            elif self._progress.seconds - told > _REPORT_SECONDS:
+                told = self._progress.seconds
+                log.info(
+                    "recovering: %d channels to go, %s",
+                    self._progress.channels_open,
+                    self._progress,
+                    extra=_numbers(self._progress),
+                )
+            await asyncio.sleep(_IDLE_SECONDS)
 
-    async def _first_history(self, channel_id: int) -> int:
-        """The newest messages of a channel that was never read, at most the configured depth."""
-        found, pts = await self._page(channel_id, offset_id=0, add_offset=0)
-        newest = max((message.id for message in found), default=0)
-        count = 0
-        while found and count < self._history_depth:
-            wanted = sorted(found, key=lambda message: -message.id)[: self._history_depth - count]
-            await self._spool.room()
-            await self._spool.commit(self._events(reversed(wanted)))
-            count += len(wanted)
-            found, _ = await self._page(channel_id, offset_id=wanted[-1].id, add_offset=0)
-        self._channels.read(channel_id, newest)
-        await self._spool.commit(channels=[self._channels.read_to_end(channel_id, pts)])
-        return count
+    def _observe(self) -> None:
+        progress = self._progress
+        now = asyncio.get_running_loop().time()
+        progress.channels_open = sum(1 for number in self._channels.open if number not in progress.unreadable)
+        if progress.channels_open and not progress.running:
+            self._begun = now
+            progress.begin()
+        if progress.running:
+            progress.seconds = round(now - self._begun, 3)
+            progress.running = progress.channels_open > 0
 
-    async def _page(self, channel_id: int, *, offset_id: int, add_offset: int) -> tuple[Sequence[Any], int | None]:
-        access_hash = self._channels[channel_id].access_hash
-        if access_hash is None:
-            raise ChannelGoneError("the account is not in it")
-        result = await self._client(
-            functions.messages.GetHistoryRequest(
-                peer=types.InputPeerChannel(unmarked(channel_id), access_hash),
-                offset_id=offset_id,
-                offset_date=None,
-                add_offset=add_offset,
-                limit=_PAGE,
-                max_id=0,
-                min_id=0,
-                hash=0,
-            )
-        )
-        return result.messages, getattr(result, "pts", None)
 
-    def _events(self, messages: Any) -> list[Event]:
-        return [event for event in map(self._convert, messages) if event is not None]
+def _numbers(progress: Progress) -> dict[str, Any]:
+    return {
+        "channels": progress.channels_done,
+        "messages": progress.messages,
+        "edits": progress.edits,
+        "deletions": progress.deletions,
+        "seconds": progress.seconds,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,14 +16,17 @@ from telethon.errors.common import AuthKeyNotFound
 from telethon.sessions import StringSession
 from telethon.tl import types
 
-from telegram_stack.events import Event, Kind, deletion, utc_now
+from telegram_stack.events import Event, Kind, utc_now
 from telegram_stack.observability.backoff import Backoff
 from telegram_stack.spool import Channel, Spool, SpoolFullError
+from telegram_stack.telegram.asking import FloodReport, FloodWaits, Telegram
+from telegram_stack.telegram.catchup import CatchUp
 from telegram_stack.telegram.channels import Channels
-from telegram_stack.telegram.convert import marked, message_event
-from telegram_stack.telegram.recovery import Recovery
+from telegram_stack.telegram.convert import marked
+from telegram_stack.telegram.reading import Reader
+from telegram_stack.telegram.recovery import Progress, Recovery
 from telegram_stack.telegram.session import SessionError, SessionFile
-from telegram_stack.telegram.versions import Versions
+from telegram_stack.telegram.tasks import first_failure
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ State = Literal["starting", "unauthenticated", "connecting", "connected", "stopp
 _VOID_SECONDS = 300.0
 _SESSION_POLL_SECONDS = 1.0
 _QUEUE_DRAIN_SECONDS = 2.0
+_BOUND_SECONDS = 0.1
 
 _VOID = (errors.UnauthorizedError, errors.AuthKeyError, AuthKeyNotFound)
 """The session is of no use any more: revoked, in use elsewhere, or the account is banned."""
@@ -50,7 +54,7 @@ class Server:
     public_key: str
 
 
-class Reception(Protocol):
+class Reception(FloodReport, Protocol):
     """Who wants to know what comes in."""
 
     def received(self, event: Event) -> None:
@@ -59,14 +63,47 @@ class Reception(Protocol):
     def not_converted(self, channel_id: int | None) -> None:
         """An update or message could not be understood."""
 
-    def recovered(self, messages: int) -> None:
-        """So many messages came from history."""
+    def recovered(self, events: Sequence[Event]) -> None:
+        """These came from Telegram's records."""
 
-    def flood_wait(self, seconds: int) -> None:
-        """Telegram asked for a pause."""
+    def backed_off(self) -> None:
+        """The connection was given up because more came in than could be kept."""
 
     def connected(self, up: bool) -> None:
         """The connection came or went."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far recovery goes.
+
+    `history_depth`: the newest messages of a channel seen for the first time. `edit_window`: the messages below the
+    cursor that are read again for edits and deletions where Telegram does not list the changes any more.
+    `check_seconds`: how often the channels' counts are compared with Telegram's, give or take a fifth.
+    `concurrency`: channels caught up at once.
+    """
+
+    history_depth: int = 100
+    edit_window: int = 1000
+    check_seconds: float = 300.0
+    concurrency: int = 4
+
+
+class BackPressureError(Exception):
+    """More comes in than can be kept; Telegram's records keep it meanwhile."""
+
+
+class _Client(TelegramClient):
+    """Tells when Telethon fills a gap by itself: it drops the edits and deletions in it."""
+
+    on_gap: Callable[[int], None] = staticmethod(lambda _channel_id: None)
+
+    async def __call__(self, request: Any, *arguments: Any, **options: Any) -> Any:
+        """Send a request."""
+        result = await super().__call__(request, *arguments, **options)
+        if type(request) is functions.updates.GetChannelDifferenceRequest:
+            self.on_gap(marked(request.channel.channel_id))
+        return result
 
 
 class TelegramSource:
@@ -83,9 +120,10 @@ class TelegramSource:
         api_hash: str,
         version: str,
         server: Server | None = None,
-        history_depth: int = 100,
+        limits: Limits | None = None,
         connect_timeout: float = 10.0,
         watchdog_seconds: float = 15.0,
+        update_queue_limit: int = 10_000,
     ) -> None:
         self._session = session
         self._channels = channels
@@ -95,11 +133,16 @@ class TelegramSource:
         self._api_hash = api_hash
         self._version = version
         self._server = server
-        self._history_depth = history_depth
+        self._limits = limits or Limits()
         self._connect_timeout = connect_timeout
         self._watchdog_seconds = watchdog_seconds
-        self._versions = Versions()
+        self._update_queue_limit = update_queue_limit
+        self._client_now: TelegramClient | None = None
+        self._reader = Reader(reception.not_converted)
         self._recovery: Recovery | None = None
+        self.floods = FloodWaits(reception)
+        self.progress = Progress()
+        """How far the recovery is."""
         self.state: State = "starting"
         self.cause = ""
         """Why the state is not ``connected``; empty when it is."""
@@ -120,6 +163,10 @@ class TelegramSource:
                     continue
                 try:
                     await self._connection(session, backoff)
+                except BackPressureError as error:
+                    self._note("connecting", str(error))
+                    self._reception.backed_off()
+                    await self._spool.relieved()
                 except _VOID as error:
                     self._note("unauthenticated", _void_cause(error))
                     await self._session_change(stamp, _VOID_SECONDS)
@@ -130,6 +177,11 @@ class TelegramSource:
                     await asyncio.sleep(backoff.next())
         finally:
             self.state = "stopped"
+
+    @property
+    def queued_updates(self) -> int:
+        """Updates that Telethon holds, not yet looked at."""
+        return 0 if self._client_now is None else self._client_now._updates_queue.qsize()
 
     def _note(self, state: State, cause: str) -> None:
         if (state, cause) != (self.state, self.cause):
@@ -145,11 +197,15 @@ class TelegramSource:
 
     # One connection
 
-    def _client(self, session: str) -> TelegramClient:
+    def login_client(self) -> TelegramClient:
+        """A client without a session, for a log-in."""
+        return self._client("", receive_updates=False)
+
+    def _client(self, session: str, **options: Any) -> _Client:
         opened = StringSession(session)
         if self._server is not None:
             opened.set_dc(self._server.dc_id, self._server.address, self._server.port)
-        client = TelegramClient(
+        client = _Client(
             opened,
             self._api_id,
             self._api_hash,
@@ -162,34 +218,69 @@ class TelegramSource:
             flood_sleep_threshold=0,  # a sleep inside the update loop would silence every channel
             catch_up=True,
             sequential_updates=True,
+            **options,
         )
+        client.on_gap = self._channels.reopen
         client.add_event_handler(self._on_update, events.Raw())
         return client
 
     async def _connection(self, session: str, backoff: Backoff) -> None:
         client = self._client(session)
         self._channels.open_all()
-        self._recovery = Recovery(
-            client,
-            self._channels,
-            self._spool,
-            self._convert_history,
-            history_depth=self._history_depth,
-            on_flood_wait=self._reception.flood_wait,
-            on_recovered=self._reception.recovered,
-        )
         try:
             async with asyncio.timeout(2 * self._connect_timeout):
                 await client.connect()
                 # Also tells the server to send updates to this connection.
                 await client(functions.updates.GetStateRequest())
+                bot = await client.is_bot()
             self._note("connected", "")
             self._reception.connected(True)
             backoff.reset()
-            await _first_failure(_lost(client), self._watch(client), self._recovery.run())
+            self._reader.source = "bot" if bot else "user_client"
+            self._recovery = self._recovery_of(client, bot)
+            self._client_now = client
+            await first_failure(_lost(client), self._watch(client), self._recovery.run(), self._bound_memory())
         finally:
+            self._client_now = None
             self._reception.connected(False)
             await self._disconnect(client)
+
+    def _recovery_of(self, client: TelegramClient, bot: bool) -> Recovery:
+        telegram = Telegram(client, self.floods)
+        catch_up = CatchUp(
+            telegram,
+            self._channels,
+            self._spool,
+            self._reader,
+            history_depth=self._limits.history_depth,
+            edit_window=self._limits.edit_window,
+            on_recovered=self._recovered,
+            bot=bot,
+        )
+        return Recovery(
+            telegram,
+            self._channels,
+            self._spool,
+            catch_up,
+            self.progress,
+            check_seconds=self._limits.check_seconds,
+            concurrency=self._limits.concurrency,
+            bot=bot,
+        )
+
+    def _recovered(self, events: Sequence[Event]) -> None:
+        self.progress.count(events)
+        self._reception.recovered(events)
+
+    async def _bound_memory(self) -> None:
+        """Telethon's queue has no bound. Raises BackPressureError: history brings what is not taken now."""
+        while True:
+            if self._spool.full:
+                reason = self._spool.failure or "it is too slow"
+                raise BackPressureError(f"the spool takes no more events ({reason}): disconnected until there is room")
+            if self.queued_updates > self._update_queue_limit:
+                raise BackPressureError(f"{self.queued_updates} updates wait: disconnected to read them from history")
+            await asyncio.sleep(_BOUND_SECONDS)
 
     async def _watch(self, client: TelegramClient) -> None:
         """A half-open connection is otherwise noticed after 60 to 120 s only."""
@@ -201,7 +292,7 @@ class TelegramSource:
             except TimeoutError:
                 raise ConnectionError(f"no answer within {self._watchdog_seconds:g} s") from None
             except errors.FloodWaitError as error:
-                self._reception.flood_wait(error.seconds)
+                self.floods.note(error)
 
     async def _disconnect(self, client: TelegramClient) -> None:
         """Hand over what has arrived, then leave: Telethon drops its queue on disconnect."""
@@ -237,8 +328,11 @@ class TelegramSource:
             case types.UpdateDeleteChannelMessages():
                 channel_id = marked(update.channel_id)
                 if self._channels.accepts(channel_id):
-                    deletions = [deletion(channel_id, number, received_at) for number in update.messages]
-                    self._append(update, channel_id, deletions)
+                    self._append(update, channel_id, self._reader.deleted(channel_id, update.messages, received_at))
+            case types.UpdateChannelWebPage():
+                channel_id = marked(update.channel_id)
+                if self._channels.accepts(channel_id):
+                    self._append(update, channel_id, self._reader.preview(update, received_at))
             case types.UpdateChannel():
                 if self._recovery is not None:
                     self._recovery.refresh()
@@ -251,8 +345,8 @@ class TelegramSource:
         channel_id = _channel_of(update)
         if channel_id is None or not self._channels.accepts(channel_id):
             return
-        event = message_event(message, kind, received_at)
-        taken = [] if event is None else [self._versions.settle(event)]
+        event = self._reader.message(message, kind, received_at)
+        taken = [] if event is None else [event]
         self._append(update, channel_id, taken, message.id if kind == "new" else 0)
 
     def _append(self, update: Any, channel_id: int, taken: Sequence[Event], message_id: int = 0) -> None:
@@ -275,15 +369,6 @@ class TelegramSource:
         channel_id = _channel_of(update)
         if channel_id is not None:
             self._channels.reopen(channel_id)
-
-    def _convert_history(self, message: Any) -> Event | None:
-        try:
-            event = message_event(message, "new", utc_now())
-            return None if event is None else self._versions.settle(event)
-        except Exception:
-            log.exception("a message cannot be understood", extra={"message_id": getattr(message, "id", None)})
-            self._reception.not_converted(None)
-            return None
 
 
 def _channel_of(update: Any) -> int | None:
@@ -317,16 +402,3 @@ async def _lost(client: TelegramClient) -> None:
     except EOFError as error:
         raise ConnectionError("Telegram has closed the connection") from error
     raise ConnectionError("the connection was closed")
-
-
-async def _first_failure(*endless: Coroutine[Any, Any, None]) -> None:
-    """Run all until the first ends, cancel the others, raise what it raised."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in endless]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

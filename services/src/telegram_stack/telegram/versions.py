@@ -22,8 +22,13 @@ class Versions:
         self._last: OrderedDict[tuple[int, int], tuple[int, Content | None]] = OrderedDict()
 
     def settle(self, event: Event) -> Event:
-        """The event, with a version above the last one's when it shows something else of the same second."""
+        """The event, with a version above the last one's when it shows something else of the same second.
+
+        A deletion has no date but that of its receipt: told again, it keeps the version it had.
+        """
         previous, content = self._last.get(event.key, (0, None))
+        if event.kind == "delete" and content is None and previous:
+            return msgspec.structs.replace(event, version=previous)
         version = version_after(event.version, previous)
         if content == event.content and version == previous + 1:
             version = previous  # the same state once more, as history tells it

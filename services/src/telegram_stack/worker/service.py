@@ -13,10 +13,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from telegram_stack.database import DatabaseUnavailableError
 from telegram_stack.events import utc_now
+from telegram_stack.lingering import Linger
 from telegram_stack.observability.backoff import Backoff
 from telegram_stack.observability.metrics import BATCH_BUCKETS, LATENCY_BUCKETS
 from telegram_stack.topology import retry_queue
-from telegram_stack.worker.batching import Linger
 from telegram_stack.worker.broker import BrokerUnavailableError, Delivery, Subscription
 from telegram_stack.worker.config import WorkerConfig
 from telegram_stack.worker.processing import Outcome, Processor
