@@ -6,6 +6,8 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONPATH := $(CURDIR)/services/src
+# Its own folder is named after the last part of the path only: two checkouts would share it.
+export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
 READY := $(VENV)/.ready
 
 .PHONY: help demo demo-stop test test-all test-unit lint unit integration molecule requirements build wheel sanity clean

@@ -85,7 +85,7 @@ def postgres(**settings: object) -> Iterator[Postgres]:
             shutil.chown(folder, "postgres")
         data = str(folder / "data")
         control = (*user, str(programs / "pg_ctl"), "-D", data)
-        running = Postgres(free_port(), secrets.token_hex(8), control)
+        running = Postgres(free_port(), secrets.token_hex(8), control=control)
         password_file = folder / "password"
         password_file.write_text(running.password)
         password_file.chmod(0o644)
