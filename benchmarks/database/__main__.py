@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -53,9 +54,10 @@ def main() -> int:
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
     }
+    before = os.getloadavg()[0]
     with postgres(**role_settings()) as server:
         figures, facts = measure(server, options.rows, options.channels)
-    facts = report.machine(facts)
+    facts = report.machine(facts) | {"load": f"{before:.1f} before the run, {os.getloadavg()[0]:.1f} after it"}
     print(report.text(figures))
     if options.rows == FULL:
         page = ROOT / "docs" / "benchmarks-database.md"
