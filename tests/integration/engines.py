@@ -1,4 +1,4 @@
-"""The three engines for the tests of ``sql/``: PostgreSQL here, TimescaleDB Apache on a target host, community as WASM."""
+"""The engines for the tests of ``sql/``: PostgreSQL here, TimescaleDB Apache on a target host, community as WASM."""
 
 from __future__ import annotations
 
@@ -140,5 +140,3 @@ def _create_schema_in_one_session(server: Postgres) -> None:
                 # Not there in this build: the extension; two changes of the database's rights by one command.
                 if not ("pg_stat_statements" in statement.text or "REVOKE ALL ON DATABASE" in statement.text):
                     connection.execute(statement.text.encode())
-
-

@@ -146,7 +146,8 @@ def test_legacy_sql_goes_on(server: Postgres, channel: int) -> None:
         assert changed.rowcount == 2
         assert numbers(legacy, poll, str(channel)) == [3]
         status, metadata, published = legacy.execute(
-            "SELECT status, metadata, published_at FROM telegram_gateway.messages WHERE channel_id = %s AND message_id = 1",
+            "SELECT status, metadata, published_at FROM telegram_gateway.messages"
+            " WHERE channel_id = %s AND message_id = 1",
             [str(channel)],
         ).fetchall()[0]
         assert (status, metadata["processed_by"], metadata["signal_asset"]) == ("published", "tp-capital", "PETR4")
@@ -161,7 +162,10 @@ def test_legacy_sql_goes_on(server: Postgres, channel: int) -> None:
         assert one(legacy, "SELECT label FROM telegram_gateway.channels WHERE channel_id = %s", channel) == "Sinais"
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             legacy.execute("UPDATE telegram_gateway.messages SET text = 'x' WHERE id = %s", [found[0][1]])
-    with server.connect("telegram_owner") as owner, pytest.raises(psycopg.errors.FeatureNotSupported, match="only status"):
+    with (
+        server.connect("telegram_owner") as owner,
+        pytest.raises(psycopg.errors.FeatureNotSupported, match="only status"),
+    ):
         owner.execute("UPDATE telegram_gateway.messages SET text = 'x' WHERE id = %s", [found[0][1]])
 
 
@@ -179,13 +183,18 @@ def test_counts_are_right_after_each_refresh(owner: psycopg.Connection[Any], cha
         owner.execute("CALL telegram.run_maintenance()")
         for view in ("hourly", "daily"):
             if one(owner, "SELECT to_regclass(%s) IS NOT NULL", f"telegram.counts_{view}"):
-                owner.execute(f"CALL refresh_continuous_aggregate('telegram.counts_{view}', NULL, date_trunc('hour', now()))".encode())
+                owner.execute(
+                    "CALL refresh_continuous_aggregate("
+                    f"'telegram.counts_{view}', NULL, date_trunc('hour', now()))".encode()
+                )
 
     store(owner, channel, (1, 1, hour, "a"), (2, 1, hour + timedelta(minutes=59), "b"), (3, 1, NOW, "c"))
     for number in (0, 1):
         if number:
             store(owner, channel, (4, 1, hour + timedelta(minutes=5), "late"))
-            one(owner, "SELECT telegram.mark_messages_deleted(%s::bigint[], '{1}', %s::timestamptz[])", [channel], [NOW])
+            one(
+                owner, "SELECT telegram.mark_messages_deleted(%s::bigint[], '{1}', %s::timestamptz[])", [channel], [NOW]
+            )
         refresh()
         this_hour = NOW.replace(minute=0, second=0)
         assert counts() == [(hour, 2 + number, number), (this_hour, 1, 0), 2 + number]
@@ -193,7 +202,13 @@ def test_counts_are_right_after_each_refresh(owner: psycopg.Connection[Any], cha
 
 @pytest.mark.requirement("API-06")
 def test_words_are_found_before_and_after_they_are_indexed(owner: psycopg.Connection[Any], channel: int) -> None:
-    store(owner, channel, (1, 1, NOW, "Compras de ações"), (2, 1, NOW + timedelta(seconds=1), "comprar hoje"), (3, 1, NOW, "venda"))
+    store(
+        owner,
+        channel,
+        (1, 1, NOW, "Compras de ações"),
+        (2, 1, NOW + timedelta(seconds=1), "comprar hoje"),
+        (3, 1, NOW, "venda"),
+    )
     find = "SELECT message_id FROM telegram.search_messages(%s, 10, %s)"
     for _ in range(2):
         assert numbers(owner, find, "compra", channel) == [2, 1]
@@ -251,7 +266,9 @@ def test_the_views_show_what_happened(owner: psycopg.Connection[Any], channel: i
     owner.execute("CALL telegram.run_maintenance()")
     states = "SELECT status, messages FROM telegram.message_processing_stats WHERE consumer = 'shown'"
     assert owner.execute(states).fetchall() == [("published", 2)]
-    health = "SELECT name, messages_last_day, last_message_date FROM telegram.channel_health_summary WHERE channel_id = %s"
+    health = (
+        "SELECT name, messages_last_day, last_message_date FROM telegram.channel_health_summary WHERE channel_id = %s"
+    )
     assert owner.execute(health.encode(), [channel]).fetchall() == [("Mercado", 2, NOW)]
     metrics = dict(owner.execute("SELECT metric, value FROM telegram.performance_metrics_realtime").fetchall())
     assert metrics["messages_per_second"] > 0 and metrics["database_size"] > 0

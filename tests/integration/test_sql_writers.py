@@ -77,7 +77,8 @@ def test_two_writers_neither_deadlock_nor_lose_a_newer_edit(server: servers.Post
     expected = {key: max(each.get(key, 0) for each in newest) for key in {*newest[0], *newest[1]}}
     with server.connect("telegram_owner") as connection:
         stored = connection.execute(
-            "SELECT channel_id, message_id, version, text, deleted_at FROM telegram.messages WHERE channel_id <= %s", [CHANNEL]
+            "SELECT channel_id, message_id, version, text, deleted_at FROM telegram.messages WHERE channel_id <= %s",
+            [CHANNEL],
         ).fetchall()
         keys = connection.execute("SELECT channel_id, message_id, version FROM telegram.message_keys").fetchall()
         deadlocks = connection.execute("SELECT sum(deadlocks)::int FROM pg_stat_database").fetchone()
@@ -142,7 +143,13 @@ async def test_what_cannot_be_stored_is_refused_with_a_reason_and_the_rest_is_st
     await sink.close()
     assert sorted(refused) == sorted(BAD)
     assert all(refused.values()), refused
-    for number, words in ((2, "NUL"), (4, "surrogates not allowed"), (6, "Unicode"), (10, "no key of a message: 92"), (16, "no date")):
+    for number, words in (
+        (2, "NUL"),
+        (4, "surrogates not allowed"),
+        (6, "Unicode"),
+        (10, "no key of a message: 92"),
+        (16, "no date"),
+    ):
         assert words in refused[number], refused[number]
     with server.connect("telegram_owner") as connection:
         stored = connection.execute(
