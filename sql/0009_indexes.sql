@@ -31,6 +31,3 @@ CREATE INDEX processing_created ON telegram.processing USING brin (created_at) W
 
 -- Serves: failures that wait for a replay, by consumer (`WHERE consumer = … AND replayed_at IS NULL ORDER BY id`).
 CREATE INDEX failures_waiting ON telegram.failures (consumer, id) WHERE replayed_at IS NULL;
-
--- Serves: the last run of each job (health, telegram.maintenance_status: `WHERE job = … ORDER BY id DESC LIMIT 1`).
-CREATE INDEX maintenance_runs_latest ON telegram.maintenance_runs (job, id DESC);

@@ -146,7 +146,8 @@ def test_legacy_sql_goes_on(server: Postgres, channel: int) -> None:
         assert changed.rowcount == 2
         assert numbers(legacy, poll, str(channel)) == [3]
         status, metadata, published = legacy.execute(
-            "SELECT status, metadata, published_at FROM telegram_gateway.messages WHERE channel_id = %s AND message_id = 1",
+            "SELECT status, metadata, published_at FROM telegram_gateway.messages"
+            " WHERE channel_id = %s AND message_id = 1",
             [str(channel)],
         ).fetchall()[0]
         assert (status, metadata["processed_by"], metadata["signal_asset"]) == ("published", "tp-capital", "PETR4")
@@ -183,7 +184,8 @@ def test_counts_are_right_after_each_refresh(owner: psycopg.Connection[Any], cha
         for view in ("hourly", "daily"):
             if one(owner, "SELECT to_regclass(%s) IS NOT NULL", f"telegram.counts_{view}"):
                 owner.execute(
-                    f"CALL refresh_continuous_aggregate('telegram.counts_{view}', NULL, date_trunc('hour', now()))".encode()
+                    "CALL refresh_continuous_aggregate("
+                    f"'telegram.counts_{view}', NULL, date_trunc('hour', now()))".encode()
                 )
 
     store(owner, channel, (1, 1, hour, "a"), (2, 1, hour + timedelta(minutes=59), "b"), (3, 1, NOW, "c"))

@@ -14,7 +14,8 @@ QUERIES = {
     " ORDER BY message_date DESC, message_id DESC LIMIT 50",
     "messages_newest": "SELECT * FROM telegram.messages ORDER BY message_date DESC, message_id DESC LIMIT 50",
     "message_keys_arrival": "SELECT channel_id, message_id, message_date, version FROM telegram.message_keys"
-    " WHERE arrival >= (SELECT max(arrival) FROM telegram.message_keys) ORDER BY arrival, channel_id, message_id LIMIT 100",
+    " WHERE arrival >= (SELECT max(arrival) FROM telegram.message_keys)"
+    " ORDER BY arrival, channel_id, message_id LIMIT 100",
     "message_keys_row_id": "SELECT status FROM telegram_gateway.messages WHERE id = telegram.row_id(-1000000000007, 5)",
     "message_keys_legacy_channel": "SELECT id FROM telegram_gateway.messages WHERE channel_id = '-1000000000007'"
     " AND status = 'received' ORDER BY received_at LIMIT 100",
@@ -23,8 +24,8 @@ QUERIES = {
     "processing_waiting": "SELECT channel_id, message_id FROM telegram.processing WHERE consumer = 'signals'"
     " AND status IN ('received', 'retrying', 'queued', 'failed', 'reprocess_pending') AND status = 'retrying'",
     "processing_created": "SELECT * FROM telegram.message_processing_stats",
-    "failures_waiting": "SELECT * FROM telegram.failures WHERE consumer = 'c' AND replayed_at IS NULL ORDER BY id LIMIT 50",
-    "maintenance_runs_latest": "SELECT * FROM telegram.maintenance_runs WHERE job = 'search' ORDER BY id DESC LIMIT 1",
+    "failures_waiting": "SELECT * FROM telegram.failures WHERE consumer = 'c' AND replayed_at IS NULL"
+    " ORDER BY id LIMIT 50",
 }
 
 FILL = """
@@ -41,8 +42,6 @@ SELECT 'signals', -1000000000000 - n % 200, n, n, CASE WHEN n % 500 = 0 THEN 're
 FROM generate_series(150000, 1, -1) AS n;
 INSERT INTO telegram.failures (consumer, channel_id, message_id, version, reason, payload, attempts, replayed_at)
 SELECT 'c' || n % 2, 1, n, 1, 'r', '{}', 3, CASE WHEN n % 100 > 0 THEN now() END FROM generate_series(1, 20000) AS n;
-INSERT INTO telegram.maintenance_runs (job, started_at, finished_at, ok)
-SELECT (telegram.maintenance_jobs())[1 + n % 6], now(), now(), true FROM generate_series(1, 13000) AS n;
 SELECT * FROM telegram.maintain_search();
 """
 

@@ -16,7 +16,7 @@ from telegram_stack.spool import Channel, Entry
 
 Channels = Callable[[], Mapping[int, Channel]]
 
-# In the order of telegram.bulk_upsert_messages (sql/0005_writing.sql); an array a column: the statement's text stays the same.
+# The parameters of telegram.bulk_upsert_messages (sql/0005_writing.sql), an array a column, in the order of `_row`.
 _ARRAYS = (
     ("channel_ids", "bigint[]"),
     ("message_ids", "bigint[]"),
@@ -38,7 +38,7 @@ _ARRAYS = (
 )
 _LOCK_CHANNELS = "SELECT telegram.lock_channels(%s::bigint[])"
 _UPSERT_MESSAGES = (
-    f"SELECT telegram.bulk_upsert_messages({', '.join(f'{name} => %s::{kind}' for name, kind in _ARRAYS)})"  # noqa: S608
+    f"SELECT telegram.bulk_upsert_messages({', '.join(f'{name} => %s::{kind}' for name, kind in _ARRAYS)})"
 )
 _MARK_DELETED = "SELECT telegram.mark_messages_deleted(%s::bigint[], %s::bigint[], %s::timestamptz[])"
 
@@ -64,7 +64,7 @@ WHERE c.channel_id = e.channel_id
 
 
 class DatabaseSink:
-    """Set-based upserts behind the locks of their channels, so that writers cannot deadlock; one transaction a batch."""
+    """Set-based upserts behind their channels' locks, so that writers cannot deadlock; one transaction a batch."""
 
     name = "database"
 
