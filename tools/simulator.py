@@ -64,16 +64,20 @@ class Simulator:
         self._wait()
 
     def _wait(self) -> None:
-        for _ in range(150):
+        why = "does not answer"
+        for _ in range(600):
             try:
                 self.ask("GET", "/health")
             except (urllib.error.URLError, ConnectionError):
                 if self.pid() is None:
+                    why = "ended at once"
                     break
                 time.sleep(0.1)
             else:
                 return
-        sys.exit(f"The Telegram simulator did not start; the reason stands in {self.folder / 'log'}")
+        log = self.folder / "log"
+        last = "\n".join(log.read_text().splitlines()[-5:])
+        sys.exit(f"The Telegram simulator {why}; {log} ends with:\n{last}")
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request to the control port; the answer as JSON, or as text where it is none."""
