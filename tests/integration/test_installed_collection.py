@@ -23,19 +23,24 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, str(ROOT / "roles/common/files/wheelhouse.py"), "wheel"], check=True)
     subprocess.run([*galaxy, "build", "--output-path", str(folder)], cwd=ROOT, check=True)
     (package,) = folder.glob("tradingsystem-telegram_stack-*.tar.gz")
-    subprocess.run([*galaxy, "install", str(package), "-p", str(folder), "--no-deps"], cwd=folder, check=True)
+    install = [*galaxy, "install", str(package), "-p", str(folder), "--no-deps"]
+    subprocess.run(install, cwd=folder, env=away_from_the_clone(), check=True)
     return folder
+
+
+def away_from_the_clone() -> dict[str, str]:
+    """The environment without what `make` sets: the clone's configuration names it as an installed collection."""
+    return {name: value for name, value in os.environ.items() if name not in ("ANSIBLE_CONFIG", "PYTHONPATH")}
 
 
 def play(collections: Path, name: str, inventory: str, folder: Path, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a playbook called by its collection name, in a folder with nothing but an inventory."""
     (folder / "hosts.yml").write_text(inventory)
-    environment = {name: value for name, value in os.environ.items() if name not in ("ANSIBLE_CONFIG", "PYTHONPATH")}
     command = [str(Path(sys.executable).with_name("ansible-playbook")), f"tradingsystem.telegram_stack.{name}"]
     done = subprocess.run(
         [*command, *arguments, "-i", "hosts.yml"],
         cwd=folder,
-        env=environment | {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_NOCOLOR": "1"},
+        env=away_from_the_clone() | {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_NOCOLOR": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
