@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Simulator:
 
     def start(self, *arguments: str) -> None:
         """Start it unless it runs, and wait until it answers."""
+        process = None
         if self.pid() is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, "-m", "telegram_stack.simulator.main", "--state", str(self.folder), *arguments]
@@ -61,15 +63,16 @@ class Simulator:
                     env=os.environ | {"PYTHONPATH": str(SERVICES)},
                 )
             self._pid_file.write_text(str(process.pid))
-        self._wait()
+        # A process that is being started has no command line yet: of our own child we ask the child.
+        self._wait(lambda: self.pid() is None if process is None else process.poll() is not None)
 
-    def _wait(self) -> None:
+    def _wait(self, ended: Callable[[], bool]) -> None:
         why = "does not answer"
         for _ in range(600):
             try:
                 self.ask("GET", "/health")
             except (urllib.error.URLError, ConnectionError):
-                if self.pid() is None:
+                if ended():
                     why = "ended at once"
                     break
                 time.sleep(0.1)
