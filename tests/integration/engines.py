@@ -75,7 +75,7 @@ def _apache() -> Iterator[Postgres]:
     if any(target["name"] == HOST for target in listed["targets"]):
         _targets("down", HOST)
     try:
-        if any(SNAPSHOT in (snapshot, *_names(snapshot)) for snapshot in listed["snapshots"]):
+        if any(saved["name"] == SNAPSHOT for saved in listed["snapshots"]):
             _targets("up", HOST, "--from", SNAPSHOT)
         else:
             _targets("up", HOST)
@@ -90,10 +90,6 @@ def _apache() -> Iterator[Postgres]:
         yield server
     finally:
         _targets("down", HOST)
-
-
-def _names(snapshot: Any) -> tuple[Any, ...]:
-    return tuple(snapshot.values()) if isinstance(snapshot, dict) else ()
 
 
 @contextlib.contextmanager
