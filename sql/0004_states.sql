@@ -14,11 +14,14 @@ CREATE TABLE telegram.message_keys (
 
 COMMENT ON COLUMN telegram.message_keys.arrival IS 'transaction of the newest version or deletion';
 
--- Below `position` a reader has nothing left to do. `channel_id` 0: all channels. Can be thrown away: then they begin again.
+-- Below `position` a reader has nothing left to do, nor in it before the message `next_…`. `channel_id` 0: all channels.
+-- Can be thrown away: then they begin again.
 CREATE TABLE telegram.positions (
   reader text NOT NULL,
   channel_id bigint NOT NULL,
   position xid8 NOT NULL,
+  next_channel_id bigint NOT NULL DEFAULT -9223372036854775808,
+  next_message_id bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (reader, channel_id)
 );
 

@@ -79,14 +79,12 @@ BEGIN
   )
   SELECT
     telegram.row_id(g.channel_id, g.message_id), g.channel_id, g.message_id,
-    -- Telegram never changes a date: the one we have counts, or the message would be there twice.
-    coalesce(n.message_date, k.message_date, g.message_date),
+    n.message_date, -- Telegram never changes a date: the first one counts, or the message would be there twice
     g.version, g.received_at, g.source, g.message_type, g.text, g.entities, g.sender_id,
     g.reply_to, g.forward, g.grouped_id, g.topic_id, g.media, g.link_preview, g.edit_date, coalesce(g.metadata, '{}'),
     t.deleted_at
   FROM given AS g
-  LEFT JOIN newer AS n ON n.channel_id = g.channel_id AND n.message_id = g.message_id
-  LEFT JOIN telegram.message_keys AS k ON k.channel_id = g.channel_id AND k.message_id = g.message_id
+  JOIN newer AS n ON n.channel_id = g.channel_id AND n.message_id = g.message_id
   LEFT JOIN telegram.tombstones AS t ON t.channel_id = g.channel_id AND t.message_id = g.message_id
   ON CONFLICT (channel_id, message_id, message_date) DO UPDATE SET
     version = excluded.version, source = excluded.source, message_type = excluded.message_type, text = excluded.text,

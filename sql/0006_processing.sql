@@ -1,15 +1,15 @@
 -- Engine: all. Runs in a transaction. How consumers get messages and say what they did with them.
 
--- Where a reader of all channels goes on.
-CREATE FUNCTION telegram.position_of(reader_name text, channel bigint DEFAULT 0) RETURNS xid8
+-- The transaction from which on a reader of all channels goes on; '0': from the first one.
+-- A position that is still to come is from another server, of which this is a restored copy.
+CREATE FUNCTION telegram.position_of(reader_name text) RETURNS xid8
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog
 AS $$
-  -- A position that is still to come is from another server, of which this is a restored copy.
   SELECT coalesce((
     SELECT position FROM telegram.positions
-    WHERE reader = reader_name AND channel_id = channel AND position <= pg_snapshot_xmin(pg_current_snapshot())
+    WHERE reader = reader_name AND channel_id = 0 AND position <= pg_snapshot_xmin(pg_current_snapshot())
   ), '0')
 $$;
 
@@ -31,12 +31,21 @@ AS $$
 DECLARE
   horizon CONSTANT xid8 := pg_snapshot_xmin(pg_current_snapshot());
   reader_name CONSTANT text := 'consumer ' || consumer_name;
-  begin_at CONSTANT xid8 := telegram.position_of(reader_name, coalesce(only_channel, 0));
+  begin_at telegram.positions := ROW(reader_name, coalesce(only_channel, 0), '0', -1::bigint << 63, 0);
+  end_at telegram.positions := begin_at;
   numbers bigint[];
   channels bigint[];
   dates timestamptz[];
-  first_fresh xid8;
+  earliest timestamptz;
+  latest timestamptz;
 BEGIN
+  SELECT * INTO begin_at FROM (
+    SELECT * FROM telegram.positions
+    -- A position that is still to come is from another server, of which this is a restored copy.
+    WHERE reader = begin_at.reader AND channel_id = begin_at.channel_id AND position <= horizon
+    UNION ALL SELECT begin_at.*
+  ) AS known LIMIT 1;
+
   WITH waiting AS (
     SELECT k.channel_id, k.message_id, k.message_date, NULL::xid8 AS arrival
     FROM telegram.processing AS p
@@ -51,49 +60,65 @@ BEGIN
     FROM telegram.message_keys AS k
     LEFT JOIN telegram.processing AS p
       ON p.consumer = consumer_name AND p.channel_id = k.channel_id AND p.message_id = k.message_id
-    WHERE k.arrival >= begin_at AND (only_channel IS NULL OR k.channel_id = only_channel)
+    WHERE (k.arrival, k.channel_id, k.message_id) >= (begin_at.position, begin_at.next_channel_id, begin_at.next_message_id)
+      AND (only_channel IS NULL OR k.channel_id = only_channel)
       AND (p.version IS NULL OR p.version < k.version) AND 'received' = ANY (statuses)
       AND NOT EXISTS (SELECT FROM telegram.tombstones AS t WHERE t.channel_id = k.channel_id AND t.message_id = k.message_id)
     ORDER BY k.arrival, k.channel_id, k.message_id
     LIMIT max_rows
   ), page AS (
     SELECT * FROM waiting UNION ALL SELECT * FROM fresh LIMIT max_rows
+  ), next AS (
+    SELECT * FROM fresh ORDER BY arrival, channel_id, message_id LIMIT 1
   )
-  SELECT array_agg(channel_id), array_agg(message_id), array_agg(message_date), (SELECT min(arrival) FROM fresh)
-  INTO channels, numbers, dates, first_fresh FROM page;
+  SELECT
+    array_agg(p.channel_id), array_agg(p.message_id), array_agg(p.message_date), min(p.message_date), max(p.message_date),
+    min(n.arrival), min(n.channel_id), min(n.message_id)
+  INTO
+    channels, numbers, dates, earliest, latest, end_at.position, end_at.next_channel_id, end_at.next_message_id
+  FROM page AS p LEFT JOIN next AS n ON true;
 
   IF 'received' = ANY (statuses) THEN
-    PERFORM telegram.move_position(reader_name, coalesce(only_channel, 0), begin_at, least(first_fresh, horizon));
+    IF end_at.position < horizon THEN
+      PERFORM telegram.move_position(begin_at, end_at);
+    ELSE -- nothing is left, or what is left began after something that has not ended
+      PERFORM telegram.move_position(begin_at, ROW(reader_name, begin_at.channel_id, horizon, -1::bigint << 63, 0));
+    END IF;
   END IF;
 
-  -- A second statement, so that the dates are known when it is planned: most of the storage is left out then.
+  -- A second statement, so that the dates are known when it is planned: then most of the storage is not even looked at.
   RETURN QUERY
   SELECT m.* FROM unnest(channels, numbers, dates) WITH ORDINALITY AS f (channel_id, message_id, message_date, place)
   JOIN telegram.messages AS m
     ON m.channel_id = f.channel_id AND m.message_id = f.message_id AND m.message_date = f.message_date
-  WHERE m.message_date BETWEEN (SELECT min(date) FROM unnest(dates) AS date) AND (SELECT max(date) FROM unnest(dates) AS date)
+  WHERE m.message_date BETWEEN earliest AND latest
   ORDER BY f.place;
 END
 $$;
 
--- Remembers that a reader has done everything below `target`, once that saves a thousand rows: a poll should not write.
-CREATE FUNCTION telegram.move_position(reader_name text, channel bigint, old xid8, target xid8) RETURNS void
+-- Remembers that a reader has done everything before `target`, once that saves 200 rows: not each poll should write.
+CREATE FUNCTION telegram.move_position(old telegram.positions, target telegram.positions) RETURNS void
 LANGUAGE plpgsql
 VOLATILE
 SET search_path = pg_catalog
+SET plan_cache_mode = force_custom_plan
 AS $$
 BEGIN
-  IF current_setting('transaction_read_only') = 'on' OR 1000 > (
+  IF current_setting('transaction_read_only') = 'on' OR 200 > (
     SELECT count(*) FROM (
-      SELECT FROM telegram.message_keys AS k WHERE k.arrival >= old AND k.arrival < target LIMIT 1000
+      SELECT FROM telegram.message_keys AS k
+      WHERE (k.arrival, k.channel_id, k.message_id) >= (old.position, old.next_channel_id, old.next_message_id)
+        AND (k.arrival, k.channel_id, k.message_id) < (target.position, target.next_channel_id, target.next_message_id)
+      LIMIT 200
     ) AS passed
   ) THEN
     RETURN;
   END IF;
   -- Another poll that moves it right now may keep its row locked for long: one of them is enough.
-  IF pg_try_advisory_xact_lock(1886352243, hashtext(reader_name || channel)) THEN
-    INSERT INTO telegram.positions (reader, channel_id, position) VALUES (reader_name, channel, target)
-    ON CONFLICT (reader, channel_id) DO UPDATE SET position = excluded.position;
+  IF pg_try_advisory_xact_lock(1886352243, hashtext(target.reader || target.channel_id)) THEN
+    INSERT INTO telegram.positions SELECT target.*
+    ON CONFLICT (reader, channel_id) DO UPDATE SET
+      position = excluded.position, next_channel_id = excluded.next_channel_id, next_message_id = excluded.next_message_id;
   END IF;
 END
 $$;

@@ -28,7 +28,9 @@ FROM telegram.rollup_hourly WHERE bucket < (SELECT hours_until FROM telegram.rol
 UNION ALL
 SELECT
   date_trunc('hour', message_date, 'UTC'), channel_id, count(*), count(media), count(edit_date), count(deleted_at)
-FROM telegram.messages WHERE message_date >= (SELECT hours_until FROM telegram.rollup_state)
+FROM telegram.messages
+-- The upper bound takes nothing away; with it the planner expects few rows, and takes the index of dates.
+WHERE message_date >= (SELECT hours_until FROM telegram.rollup_state) AND message_date <= 'infinity'
 GROUP BY 1, 2;
 
 CREATE VIEW telegram.messages_daily AS
@@ -107,34 +109,43 @@ CREATE TABLE telegram.delivery_hourly (
   PRIMARY KEY (bucket, consumer)
 );
 
--- Takes again the hours of the last two days, in which states still change, and all since the last run.
+-- Takes the last hours again, in which states still change, and all since the last run. The first run of a day goes two
+-- days back, for what was edited or asked for again later.
 CREATE FUNCTION telegram.maintain_delivery(OUT detail text, OUT backlog bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
-  since CONSTANT timestamptz := date_trunc('hour', least(
-    now() - interval '2 days', coalesce((SELECT max(bucket) FROM telegram.delivery_hourly), '-infinity')
-  ), 'UTC');
+  last_run CONSTANT timestamptz := (
+    SELECT max(started_at) FROM telegram.maintenance_runs WHERE job = 'delivery' AND ok
+  );
+  back CONSTANT interval := CASE WHEN last_run < date_trunc('day', now(), 'UTC') THEN '2 days' ELSE '2 hours' END;
+  since CONSTANT timestamptz := date_trunc('hour', coalesce(least(now() - back, last_run), '-infinity'), 'UTC');
   taken bigint;
 BEGIN
   INSERT INTO telegram.delivery_hourly AS d
+  -- One join after the other, from the states on: the planner knows too little of the keys to choose the order itself.
+  WITH states AS MATERIALIZED (
+    SELECT channel_id, message_id, consumer, status, created_at, updated_at FROM telegram.processing WHERE created_at >= since
+  ), dated AS MATERIALIZED (
+    SELECT s.*, k.message_date FROM states AS s
+    JOIN telegram.message_keys AS k ON k.channel_id = s.channel_id AND k.message_id = s.message_id
+  )
   SELECT
-    date_trunc('hour', p.created_at, 'UTC'), p.consumer, count(*),
-    count(*) FILTER (WHERE p.status IN ('published', 'reprocessed')),
-    count(*) FILTER (WHERE p.status = 'ignored'),
-    count(*) FILTER (WHERE p.status = 'failed'),
-    percentile_cont(0.5) WITHIN GROUP (ORDER BY l.ms),
-    percentile_cont(0.95) WITHIN GROUP (ORDER BY l.ms),
-    percentile_cont(0.99) WITHIN GROUP (ORDER BY l.ms)
-  FROM telegram.processing AS p
-  JOIN telegram.message_keys AS k ON k.channel_id = p.channel_id AND k.message_id = p.message_id
+    date_trunc('hour', s.created_at, 'UTC'), s.consumer, count(*),
+    count(*) FILTER (WHERE s.status IN ('published', 'reprocessed')),
+    count(*) FILTER (WHERE s.status = 'ignored'),
+    count(*) FILTER (WHERE s.status = 'failed'),
+    (percentile_cont('{0.5,0.95,0.99}'::double precision[]) WITHIN GROUP (ORDER BY l.ms))[1],
+    (percentile_cont('{0.5,0.95,0.99}'::double precision[]) WITHIN GROUP (ORDER BY l.ms))[2],
+    (percentile_cont('{0.5,0.95,0.99}'::double precision[]) WITHIN GROUP (ORDER BY l.ms))[3]
+  FROM dated AS s
   JOIN telegram.messages AS m
-    ON m.channel_id = k.channel_id AND m.message_id = k.message_id AND m.message_date = k.message_date
+    ON m.channel_id = s.channel_id AND m.message_id = s.message_id AND m.message_date = s.message_date
   CROSS JOIN LATERAL (
-    SELECT CASE WHEN p.status = 'published' THEN 1000 * extract(epoch FROM p.updated_at - m.received_at)::double precision END
+    SELECT CASE WHEN s.status = 'published' THEN 1000 * extract(epoch FROM s.updated_at - m.received_at)::double precision END
   ) AS l (ms)
-  WHERE p.created_at >= since
   GROUP BY 1, 2
   ON CONFLICT (bucket, consumer) DO UPDATE SET
     messages = excluded.messages, published = excluded.published, ignored = excluded.ignored, failed = excluded.failed,

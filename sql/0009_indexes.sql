@@ -1,9 +1,6 @@
 -- Engine: all. Runs in a transaction. Every index beside the primary keys, with the query it serves.
 -- tests/integration/test_sql_indexes.py proves each by its plan and refuses one that is not in its list.
 
--- Serves: newest messages of a channel (API, `WHERE channel_id = … ORDER BY message_date DESC, message_id DESC LIMIT …`).
-CREATE INDEX messages_latest ON telegram.messages (channel_id, message_date DESC, message_id DESC);
-
 -- Serves: newest messages of all channels (API, `ORDER BY message_date DESC, message_id DESC LIMIT …`), and
 -- one hour of all channels (roll-ups, `WHERE message_date >= … AND message_date < …`).
 CREATE INDEX messages_newest ON telegram.messages (message_date DESC, message_id DESC);

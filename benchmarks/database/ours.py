@@ -22,7 +22,7 @@ CONSUMER = "signals"
 
 _UPSERT = """
 SELECT telegram.bulk_upsert_messages(
-  %s::bigint[], %s::bigint[], %s::timestamptz[], %s::bigint[], %s::timestamptz[], %s::text[], %s::text[], %s::text[]
+  %b::bigint[], %b::bigint[], %b::timestamptz[], %b::bigint[], %b::timestamptz[], %b::text[], %b::text[], %b::text[]
 )
 """
 _LATEST = """

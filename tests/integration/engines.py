@@ -100,7 +100,21 @@ def _wasm() -> Iterator[Postgres]:
         yield server
 
 
-def _create_schema_in_one_session(server: Postgres) -> None:
+@contextlib.contextmanager
+def apache_on_community() -> Iterator[Postgres]:
+    """The community edition with a database as the Apache edition has left it: nothing was adopted yet.
+
+    The edition's licence cannot be changed in the WASM build, so the Apache server itself is not there.
+    """
+    with community.timescale() as empty:
+        server = Wasm(empty.port, empty.password)
+        _create_schema_in_one_session(server, without="CALL telegram.adopt_engine")
+        with server.connect("telegram_owner") as connection:
+            connection.execute("UPDATE telegram.settings SET value = 'timescale_apache' WHERE name = 'engine'")
+        yield server
+
+
+def _create_schema_in_one_session(server: Postgres, without: str = "pg_stat_statements") -> None:
     with server.connect() as connection:
         for role in servers.ROLES:
             connection.execute(f"CREATE ROLE {role} LOGIN".encode())
@@ -112,5 +126,7 @@ def _create_schema_in_one_session(server: Postgres) -> None:
             connection.execute("RESET ROLE" if path.name.startswith("0001") else "SET ROLE telegram_owner")
             for statement in split(path.read_text()):
                 # Not there in this build: the extension; two changes of the database's rights by one command.
-                if not ("pg_stat_statements" in statement.text or "REVOKE ALL ON DATABASE" in statement.text):
+                if not any(
+                    part in statement.text for part in ("pg_stat_statements", "REVOKE ALL ON DATABASE", without)
+                ):
                     connection.execute(statement.text.encode())

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -71,7 +72,20 @@ class Data:
         places = ", ".join(f"%({name})s" for name in values)
         statement = f"INSERT INTO telegram.messages ({names}) VALUES ({places})"  # noqa: S608
         self._connection.execute(statement.encode(), values)
+        self._connection.execute(
+            "INSERT INTO telegram.message_keys (channel_id, message_id, message_date, version)"
+            " VALUES (%(channel_id)s, %(message_id)s, %(message_date)s, %(version)s)",
+            values,
+        )
+        if "deleted_at" in columns:
+            self._connection.execute(
+                "INSERT INTO telegram.tombstones VALUES (%(channel_id)s, %(message_id)s, %(deleted_at)s, now())", values
+            )
         return str(identity)
+
+    def legacy_id(self, name: str, number: int) -> None:
+        """The row id that a migrated message had in the legacy table."""
+        self._connection.execute("INSERT INTO telegram.legacy_ids VALUES (%s, %s, %s)", [name, self._channel, number])
 
     def state(self, number: int, status: str, consumer: str = "signals", **metadata: Any) -> None:
         """What `consumer` made of a message."""
@@ -219,6 +233,20 @@ async def test_a_page_counts_by_state_too(http: httpx.AsyncClient, data: Data, c
         data.state(number, "ignored" if number < 4 else "published")
     answer = await http.get("/api/messages", params={"channelId": channel, "limit": 2, "status": "ignored"})
     assert answer.json()["pagination"]["total"] == 3
+
+
+@pytest.mark.requirement("API-01")
+async def test_row_ids_of_the_legacy_tables_go_on(http: httpx.AsyncClient, data: Data, channel: int) -> None:
+    old = {str(uuid4()): 1, str(4_000_000_000 - channel % 1_000_000): 2}
+    for name, number in old.items():
+        data.message(number)
+        data.legacy_id(name, number)
+    for name, number in old.items():
+        answer = await http.get(f"/api/messages/{name.upper()}")
+        assert answer.status_code == 200 and answer.json()["data"]["messageId"] == str(number)
+    body = {"messageIds": [next(iter(old)), str(uuid4())], "processedBy": "legacy"}
+    answer = await http.post("/api/messages/mark-processed", json=body)
+    assert answer.json()["data"] == {"requested": 2, "updated": 1, "notFound": [body["messageIds"][1]]}
 
 
 @pytest.mark.requirement("API-01")

@@ -43,7 +43,7 @@ def content(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
 
 @pytest.mark.skipif(bool(engines.lacks("timescale_apache")), reason=engines.lacks("timescale_apache"))
 @pytest.mark.requirement("DB-05")
-def test_native_data_loads_into_timescaledb_and_goes_on_there() -> None:
+def test_native_data_loads_into_timescaledb_goes_on_there_and_comes_back() -> None:
     with (
         servers.postgres() as native,
         engines.engine("timescale_apache") as other,
@@ -60,3 +60,42 @@ def test_native_data_loads_into_timescaledb_and_goes_on_there() -> None:
         assert content(new)["counts"] == content(old)["counts"]
         new.execute(FILL.split(";")[3].encode())
         assert new.execute("SELECT max(id) FROM telegram.failures").fetchone() == (2,)
+        transfer_back(new)
+
+
+def transfer_back(old: psycopg.Connection[Any]) -> None:
+    with servers.postgres() as native, native.connect("telegram_owner") as new:
+        transfer(old, new)
+        assert content(new) == content(old)
+        new.execute("CALL telegram.run_maintenance()")
+        assert content(new)["counts"] == content(old)["counts"]
+
+
+@pytest.mark.skipif(bool(engines.lacks("timescale")), reason=engines.lacks("timescale"))
+@pytest.mark.requirement("DB-03")
+def test_an_apache_database_becomes_a_community_one_in_its_place() -> None:
+    with engines.apache_on_community() as server, server.connect("telegram_owner") as connection:
+        connection.execute(
+            "INSERT INTO telegram.schema_migrations VALUES ('engine/timescale_apache/0003_messages.sql')"
+        )
+        connection.execute(FILL.encode())
+        connection.execute("CALL telegram.run_maintenance()")
+        before = content(connection)
+        jobs = "SELECT job FROM telegram.maintenance_status"
+        assert ("rollups",) in connection.execute(jobs).fetchall()
+        for _ in range(2):  # the second time it has nothing to do
+            connection.execute("CALL telegram.adopt_engine()")
+            assert content(connection) == before
+        assert connection.execute("SELECT telegram.setting('engine')").fetchone() == ("timescale",)
+        ledger = connection.execute("SELECT name FROM telegram.schema_migrations").fetchall()
+        assert ledger == [("engine/timescale/0003_messages.sql",)]
+        found = {job for (job,) in connection.execute(jobs)}
+        assert {"policy:compression", "policy:retention", "refresh:counts_hourly"} <= found and "rollups" not in found
+        connection.execute("CALL telegram.run_maintenance()")
+        for (job,) in connection.execute(
+            "SELECT job_id FROM timescaledb_information.jobs WHERE job_id >= 1000"
+        ).fetchall():
+            connection.execute(f"CALL run_job({job})".encode())
+        compressed = "SELECT count(*) > 0 FROM timescaledb_information.chunks WHERE is_compressed"
+        assert connection.execute(compressed).fetchone() == (True,)
+        assert content(connection) == before

@@ -144,7 +144,7 @@ async def test_what_cannot_be_stored_is_refused_with_a_reason_and_the_rest_is_st
     assert sorted(refused) == sorted(BAD)
     assert all(refused.values()), refused
     for number, words in (
-        (2, "NUL"),
+        (2, "0x00"),
         (4, "surrogates not allowed"),
         (6, "Unicode"),
         (10, "no key of a message: 92"),

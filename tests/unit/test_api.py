@@ -144,7 +144,7 @@ def test_other_authorization_schemes_are_no_token() -> None:
         ("/api/messages?from=yesterday&to=2026-13-01", ["from", "to"]),
         ("/api/messages?includeDeleted=maybe", ["includeDeleted"]),
         ("/api/messages?search=%00", ["search"]),
-        ("/api/messages/1", ["id"]),
+        ("/api/messages/one", ["id"]),
         ("/api/messages/unprocessed", ["channel"]),
         ("/api/messages/unprocessed?channel=&limit=x", ["channel", "limit"]),
     ],

@@ -22,7 +22,7 @@ CREATE TABLE telegram.messages (
   stored_at timestamptz NOT NULL DEFAULT now(),
   deleted_at timestamptz,
   metadata jsonb NOT NULL DEFAULT '{}',
-  PRIMARY KEY (channel_id, message_id, message_date)
+  PRIMARY KEY (channel_id, message_date, message_id) -- in this order it also serves the newest messages of a channel
 );
 
 SELECT create_hypertable(

@@ -22,7 +22,7 @@ from telegram_stack.api.health import Health, overall
 from telegram_stack.api.params import Query
 from telegram_stack.api.queries import MessageFilter
 from telegram_stack.api.tokens import Scope, Token, find, presented
-from telegram_stack.database import DatabaseUnavailableError, Pool, transaction
+from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, transaction
 from telegram_stack.events import utc_now
 from telegram_stack.ids import key_of
 from telegram_stack.observability.http import metrics_response
@@ -192,12 +192,15 @@ class Api:
 
     async def get_message(self, request: Request) -> Response:
         """One message by its row id."""
-        row_id = params.from_path(request, "id", params.row_uuid)
-        message = await transaction(
-            self._pool, lambda connection: queries.get_message(connection, self._consumer, row_id)
-        )
+        name = params.from_path(request, "id", params.row_name)
+
+        async def work(connection: Connection) -> queries.Message | None:
+            key = _own_key(name) or (await queries.find_legacy_ids(connection, [name])).get(name)
+            return await queries.get_message(connection, self._consumer, key) if key else None
+
+        message = await transaction(self._pool, work)
         if message is None:
-            raise not_found(f"Message {row_id}")
+            raise not_found(f"Message {name}")
         return _success(message)
 
     async def unprocessed(self, request: Request) -> Response:
@@ -221,7 +224,7 @@ class Api:
         channel = None if body.channel_id is None else _channel(body.channel_id)
         ids = _ids(body.message_ids)
 
-        async def work(connection: Any) -> tuple[int, list[str]]:
+        async def work(connection: Connection) -> tuple[int, list[str]]:
             keys = await _resolve(connection, ids, channel)
             updated = await queries.mark_processed(connection, body.processed_by, sorted(set(keys.values())))
             return updated, [str(given) for given, _ in ids if given not in keys]
@@ -270,14 +273,19 @@ def _channel(given: int | str) -> int:
         raise invalid([FieldError("channelId", str(error))]) from error
 
 
-def _ids(given: list[int | str]) -> list[tuple[int | str, tuple[int, int] | int]]:
-    """What was given beside what it means: a key for a row id, else Telegram's message id."""
-    meant: list[tuple[int | str, tuple[int, int] | int]] = []
+def _own_key(name: str) -> tuple[int, int] | None:
+    """The key in a row id that is ours; None for one of the legacy tables."""
+    return key_of(UUID(name)) if "-" in name else None
+
+
+def _ids(given: list[int | str]) -> list[tuple[int | str, str | int]]:
+    """What was given beside what it means: a row id, else Telegram's message id."""
+    meant: list[tuple[int | str, str | int]] = []
     errors = []
     for position, item in enumerate(given):
         try:
-            key = key_of(UUID(item)) if isinstance(item, str) and "-" in item[1:] else None
-            meant.append((item, key or params.message_id(str(item))))
+            is_row = isinstance(item, str) and "-" in item[1:]
+            meant.append((item, params.row_name(str(item)) if is_row else params.message_id(str(item))))
         except ValueError:
             errors.append(FieldError(f"messageIds[{position}]", "must be a message id or a row id"))
     if errors:
@@ -286,16 +294,17 @@ def _ids(given: list[int | str]) -> list[tuple[int | str, tuple[int, int] | int]
 
 
 async def _resolve(
-    connection: Any, ids: list[tuple[int | str, tuple[int, int] | int]], channel: int | None
-) -> dict[int | str, tuple[int, int, int]]:
-    """Key and version of each id that is stored; raises ApiError 409 where a message id fits several channels."""
+    connection: Connection, ids: list[tuple[int | str, str | int]], channel: int | None
+) -> dict[int | str, tuple[int, int]]:
+    """The key of each id that is stored; raises ApiError 409 where a message id fits several channels."""
+    rows = {name: _own_key(name) for _, name in ids if isinstance(name, str)}
+    old = await queries.find_legacy_ids(connection, [name for name, key in rows.items() if key is None])
+    exact = old | {name: key for name, key in rows.items() if key is not None}
     numbers = [meant for _, meant in ids if isinstance(meant, int)]
-    numbers += [meant[1] for _, meant in ids if isinstance(meant, tuple)]
-    found = await queries.find_keys(connection, numbers, channel)
-    exact = {(row[0], row[1]): row for row in found}
-    by_number: dict[int, list[tuple[int, int, int]]] = {}
-    for row in found:
-        by_number.setdefault(row[1], []).append(row)
+    found = await queries.find_keys(connection, numbers + [message for _, message in exact.values()], channel)
+    by_number: dict[int, list[tuple[int, int]]] = {}
+    for key in found:
+        by_number.setdefault(key[1], []).append(key)
     ambiguous = [
         FieldError(f"messageIds[{position}]", "is in several channels: give channelId, or row ids")
         for position, (_, meant) in enumerate(ids)
@@ -303,10 +312,11 @@ async def _resolve(
     ]
     if ambiguous:
         raise ApiError(409, "ambiguous", "Some message ids are in several channels: give channelId", ambiguous)
-    keys: dict[int | str, tuple[int, int, int]] = {}
+    stored = set(found)
+    keys: dict[int | str, tuple[int, int]] = {}
     for given, meant in ids:
-        match = exact.get(meant) if isinstance(meant, tuple) else next(iter(by_number.get(meant, ())), None)
-        if match is not None:
+        match = exact.get(meant) if isinstance(meant, str) else next(iter(by_number.get(meant, ())), None)
+        if match in stored:
             keys[given] = match
     return keys
 

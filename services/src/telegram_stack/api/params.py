@@ -133,12 +133,14 @@ def words(limit: int) -> Callable[[str], str]:
     return read
 
 
-def row_uuid(text: str) -> UUID:
-    """A message's row id."""
+def row_name(text: str) -> str:
+    """A message's row id, ours or one of the legacy tables: a UUID in its usual form, or a number."""
+    if text.isascii() and text.isdecimal() and len(text) < 20:
+        return text
     try:
-        return UUID(text)
+        return str(UUID(text))
     except ValueError:
-        raise ValueError("must be a UUID") from None
+        raise ValueError("must be a UUID, or the number that a legacy table gave it") from None
 
 
 def from_path(request: Request, name: str, read: Callable[[str], T]) -> T:

@@ -10,11 +10,8 @@ from uuid import UUID
 import msgspec
 from psycopg import sql
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from telegram_stack.database import Connection
-from telegram_stack.events import utc_now
-from telegram_stack.ids import key_of
 
 
 class Message(msgspec.Struct, rename="camel", kw_only=True):
@@ -80,16 +77,31 @@ class MessageFilter:
 
 
 _STATUS = "CASE WHEN m.deleted_at IS NOT NULL THEN 'deleted' ELSE coalesce(p.status, 'received') END"
-_FROM = """
-FROM telegram.messages m
+_STATE = """
 LEFT JOIN telegram.processing p
   ON p.consumer = %(consumer)s AND p.channel_id = m.channel_id AND p.message_id = m.message_id
 """
-_SELECT = f"""
-SELECT m.id, m.channel_id, m.message_id, m.topic_id, m.source, m.message_type, m.text, m.media, m.link_preview,
+_COLUMNS = f"""
+  m.id, m.channel_id, m.message_id, m.topic_id, m.source, m.message_type, m.text, m.media, m.link_preview,
   {_STATUS} AS status, m.received_at, m.message_date, m.metadata, m.stored_at, m.edit_date, m.deleted_at, m.sender_id,
   m.grouped_id, m.entities, m.reply_to, m.forward, p.metadata AS processing, p.updated_at AS processed_at
-{_FROM}"""
+"""
+_SELECT = f"SELECT {_COLUMNS} FROM telegram.messages m {_STATE}"  # noqa: S608 - the constants above, here and below
+# Storage by date is asked by date: the table of keys has the date of each message.
+_ONE = f"""
+{_SELECT} WHERE (m.channel_id, m.message_id, m.message_date) = (
+  SELECT k.channel_id, k.message_id, k.message_date FROM telegram.message_keys k
+  WHERE k.channel_id = %(channel)s AND k.message_id = %(message)s
+)"""  # noqa: S608
+_NUMBERED = (
+    "(m.channel_id, m.message_id, m.message_date) IN (SELECT k.channel_id, k.message_id, k.message_date"
+    " FROM telegram.message_keys k WHERE k.message_id = ANY(%(messages)s))"
+)
+_UNPROCESSED = f"""
+SELECT {_COLUMNS}
+FROM telegram.get_unprocessed_messages(%(consumer)s, %(limit)s, %(channel)s, %(statuses)s) m {_STATE}
+ORDER BY m.message_date, m.message_id
+"""  # noqa: S608
 
 
 async def list_messages(
@@ -112,8 +124,8 @@ async def list_messages(
         if offset == 0 and len(rows) < limit:
             return rows, len(rows)
         # The state is joined for the count only when it is asked for.
-        counted = _FROM if wanted.statuses else "FROM telegram.messages m "
-        await cursor.execute(sql.SQL("SELECT count(*) AS total " + counted + "WHERE {}").format(where), values)
+        counted = "SELECT count(*) AS total FROM telegram.messages m " + (_STATE if wanted.statuses else "")  # noqa: S608
+        await cursor.execute(sql.SQL(counted + "WHERE {}").format(where), values)
         total = await cursor.fetchone()
     return rows, total["total"] if total else 0
 
@@ -121,7 +133,7 @@ async def list_messages(
 def _where(wanted: MessageFilter) -> tuple[sql.Composed, dict[str, Any]]:
     conditions: dict[str, tuple[str, Any]] = {
         "channels": ("m.channel_id = ANY(%(channels)s)", wanted.channels),
-        "messages": ("m.message_id = ANY(%(messages)s)", wanted.messages),
+        "messages": (_NUMBERED, wanted.messages),
         "statuses": (f"{_STATUS} = ANY(%(statuses)s)", wanted.statuses),
         "sources": ("m.source = ANY(%(sources)s)", wanted.sources),
         "since": ("m.received_at >= %(since)s", wanted.since),
@@ -143,67 +155,50 @@ def _pattern(search: str | None) -> str | None:
     return f"%{search}%"
 
 
-async def get_message(connection: Connection, consumer: str, row_id: UUID) -> Message | None:
-    """The message with that row id, deleted or not."""
-    key = key_of(row_id)
-    if key is None:
-        return None
+async def get_message(connection: Connection, consumer: str, key: tuple[int, int]) -> Message | None:
+    """The message of that channel and number, deleted or not."""
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            _SELECT + "WHERE m.channel_id = %(channel)s AND m.message_id = %(message)s",
-            {"consumer": consumer, "channel": key[0], "message": key[1]},
-        )
+        await cursor.execute(_ONE, {"consumer": consumer, "channel": key[0], "message": key[1]})
         row = await cursor.fetchone()
     return _message(row) if row else None
+
+
+async def find_legacy_ids(connection: Connection, ids: list[str]) -> dict[str, tuple[int, int]]:
+    """Channel and number of the messages that had those row ids in the legacy tables."""
+    cursor = await connection.execute(
+        "SELECT legacy_id, channel_id, message_id FROM telegram.legacy_ids WHERE legacy_id = ANY(%s)", [ids]
+    )
+    return {legacy_id: (channel, message) for legacy_id, channel, message in await cursor.fetchall()}
 
 
 async def unprocessed(
     connection: Connection, consumer: str, channel: int, statuses: list[str], limit: int
 ) -> list[Message]:
-    """The oldest messages of `channel` whose state for `consumer` is one of `statuses`."""
+    """What `consumer` has still to do in `channel`, by its state for that consumer."""
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            _SELECT
-            + "WHERE m.channel_id = %(channel)s AND m.deleted_at IS NULL"
-            + " AND coalesce(p.status, 'received') = ANY(%(statuses)s)"
-            + " ORDER BY m.message_date, m.message_id LIMIT %(limit)s",
-            {"consumer": consumer, "channel": channel, "statuses": statuses, "limit": limit},
-        )
+        values = {"consumer": consumer, "limit": limit, "channel": channel, "statuses": statuses}
+        await cursor.execute(_UNPROCESSED, values)
         return [_message(row) for row in await cursor.fetchall()]
 
 
-_FIND = """
-SELECT channel_id, message_id, max(version) AS version FROM telegram.messages
-WHERE message_id = ANY(%(ids)s) AND (%(channel)s::bigint IS NULL OR channel_id = %(channel)s)
-GROUP BY channel_id, message_id ORDER BY channel_id, message_id
-"""
-
-_MARK = """
-INSERT INTO telegram.processing AS p (consumer, channel_id, message_id, version, status, attempts, metadata)
-SELECT %s, k.channel_id, k.message_id, k.version, 'published', 1, %s
-FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS k (channel_id, message_id, version)
-ORDER BY k.channel_id, k.message_id
-ON CONFLICT (consumer, channel_id, message_id) DO UPDATE SET
-  version = excluded.version, status = excluded.status, error = NULL,
-  metadata = p.metadata || excluded.metadata, updated_at = now()
-WHERE excluded.version > p.version OR p.status NOT IN ('published', 'deleted')
-"""
-
-
-async def find_keys(connection: Connection, ids: list[int], channel: int | None) -> list[tuple[int, int, int]]:
-    """Channel, message and version of the messages with those Telegram ids, in `channel` or anywhere."""
-    cursor = await connection.execute(_FIND, {"ids": ids, "channel": channel})
+async def find_keys(connection: Connection, ids: list[int], channel: int | None) -> list[tuple[int, int]]:
+    """Channel and number of the messages with those Telegram ids, in `channel` or anywhere."""
+    cursor = await connection.execute(
+        "SELECT channel_id, message_id FROM telegram.message_keys"
+        " WHERE message_id = ANY(%(ids)s) AND (%(channel)s::bigint IS NULL OR channel_id = %(channel)s) ORDER BY 1, 2",
+        {"ids": ids, "channel": channel},
+    )
     return await cursor.fetchall()
 
 
-async def mark_processed(connection: Connection, consumer: str, keys: list[tuple[int, int, int]]) -> int:
+async def mark_processed(connection: Connection, consumer: str, keys: list[tuple[int, int]]) -> int:
     """Mark them as published by `consumer`; how many were not so already."""
-    if not keys:
-        return 0
-    metadata = Jsonb({"processed_by": consumer, "processed_at": utc_now().isoformat()})
-    columns = [list(column) for column in zip(*keys, strict=True)]
-    cursor = await connection.execute(_MARK, [consumer, metadata, *columns])
-    return cursor.rowcount
+    columns = [[channel for channel, _ in keys], [message for _, message in keys]]
+    cursor = await connection.execute(
+        "SELECT telegram.mark_batch_as_processed(%s, %b::bigint[], %b::bigint[])", [consumer, *columns]
+    )
+    marked = await cursor.fetchone()
+    return int(marked[0]) if marked else 0
 
 
 _CHANNEL_COLUMNS = "channel_id, label, description, title, username, is_active, last_message_id, created_at, updated_at"
