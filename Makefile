@@ -60,7 +60,10 @@ servers-ready:
 integration: $(READY) targets-ready servers-ready
 	pytest -q tests/integration
 
-.PHONY: benchmark-database
+.PHONY: benchmark benchmark-database
+benchmark: targets-ready $(READY) servers-ready ## Measure the pipeline against the legacy path on the demo's host (half an hour)
+	@$(VENV)/bin/python -m benchmarks.pipeline
+
 benchmark-database: $(READY) servers-ready ## Measure the database against the legacy schema (about ten minutes)
 	@$(VENV)/bin/python -m benchmarks.database
 

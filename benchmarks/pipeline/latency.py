@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from benchmarks.pipeline.chain import Chain, chain, wait
 
 STAGES = {"spooled": "spool", "stored": "database", "published": "queue", "cached": "cache"}

@@ -106,6 +106,13 @@ def once(keys: Keys) -> Counter[tuple[int, int]]:
     return Counter(dict.fromkeys(keys, 1))
 
 
+@pytest.mark.requirement("RD-03")
+def test_the_fail_over_outlived_the_deployments_since(host: Host) -> None:
+    """The scenario failed over before its second deployment, and deployed once more. Here first: restarts follow."""
+    monitored = host.check_output("grep -rhE '^sentinel monitor telegram ' /etc/redis /var/lib/telegram-redis")
+    assert [line.split()[4] for line in monitored.splitlines()] == ["6380"]
+
+
 @pytest.mark.requirement("GW-04", "WK-03")
 def test_each_message_is_stored_published_and_takes_effect_once(host: Host) -> None:
     run_python(host, WATCH.replace("STEP", BEGIN.strip()))

@@ -1,0 +1,116 @@
+"""The demo's host as the place of measurement: everything deployed on it, load from the simulator beside it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools import demo, demo_stack
+from tools.simulator import Simulator
+
+PROBE = Path(__file__).with_name("probe.py")
+PERCENTILES = (50, 95, 99)
+SETTLING = 10.0
+"""Seconds of load before the measurement begins."""
+_BOUNDED = "systemctl show --type=service -p Id -p CPUQuotaPerSecUSec '*'"
+_AGAIN = "rm -f /run/systemd/system.control/*.service.d/50-CPUQuota*.conf; systemctl daemon-reload"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One rate. Latencies are milliseconds from receipt by p50, p95 and p99, CPU is cores by unit."""
+
+    rate: float
+    seconds: float
+    limits: bool
+    received: int
+    stages: dict[str, dict[str, float]]
+    cpu: dict[str, float]
+    left: int
+    behind: int
+    settled_seconds: float
+    statements_per_message: float
+    gateway_megabytes: float
+
+    @property
+    def kept_up(self) -> bool:
+        """Whether all that was sent was received, and at most a second of it waited at the end."""
+        return self.received >= 0.98 * self.rate * self.seconds and self.left <= self.rate
+
+
+class Host:
+    """A deployed host, and the simulator that posts to it."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._limits = True
+
+    def run(self, rate: float, seconds: float) -> Run:
+        """Post `rate` messages a second for `seconds` and measure what becomes of them."""
+        self._simulator.ask("POST", "/load", {"rate": rate})
+        try:
+            time.sleep(SETTLING)
+            told = self._probe(seconds)
+        finally:
+            self._simulator.ask("DELETE", "/load")
+        return Run(
+            rate, seconds, self._limits, told["received"],
+            told["stages"] | {"effect": interpolated(told["effects"])},
+            told["cpu"], max(told["left"].values()), told["behind"], told["settled_seconds"],
+            told["statements"] / max(1, told["received"]), told["megabytes"],
+        )  # fmt: skip
+
+    @staticmethod
+    def _probe(seconds: float) -> dict[str, Any]:
+        # The trace remembers 5,000 events: it is read twice a second, which does for 10,000 a second.
+        script = PROBE.read_text().replace("'", "'\\''")
+        said = demo_stack.on_host(f"python3 -c '{script}' {seconds} 4011 telegram_gateway")
+        return dict(json.loads(said.splitlines()[-1]))
+
+    @contextmanager
+    def without_limits(self) -> Iterator[None]:
+        """No unit has a limit of CPU meanwhile; those of memory stay."""
+        shown = demo_stack.on_host(_BOUNDED)
+        units = [dict(line.split("=", 1) for line in unit.splitlines()) for unit in shown.strip().split("\n\n")]
+        bounded = [unit["Id"] for unit in units if unit.get("CPUQuotaPerSecUSec", "infinity") != "infinity"]
+        assert bounded, "no unit of the host has a limit"
+        demo_stack.on_host("; ".join(f"systemctl set-property --runtime {unit} CPUQuota=" for unit in bounded))
+        self._limits = False
+        try:
+            yield
+        finally:
+            self._limits = True
+            demo_stack.on_host(_AGAIN)
+
+
+def interpolated(buckets: list[list[float]]) -> dict[str, float]:
+    """Percentiles from a histogram (upper bound in milliseconds, cumulated count), linear within a bucket."""
+    found = {}
+    for percentile in PERCENTILES:
+        wanted = buckets[-1][1] * percentile / 100
+        low, below = 0.0, 0.0
+        for bound, count in buckets:
+            if count >= wanted:
+                share = (wanted - below) / max(1.0, count - below)
+                found[f"p{percentile}"] = round(low + (bound - low) * share, 2) if bound != float("inf") else bound
+                break
+            low, below = bound, count
+    return found
+
+
+@contextmanager
+def deployed() -> Iterator[Host]:
+    """The demo's stack, made or brought up to date by its own tool; its load rests meanwhile and goes on afterwards."""
+    demo.up()
+    address = json.loads(demo_stack.targets("inventory", demo_stack.HOST))[demo_stack.HOST]["ansible_host"]
+    simulator = Simulator(demo_stack.STATE / "simulator", address.rsplit(".", 1)[0] + ".1", demo.PORT)
+    simulator.ask("DELETE", "/load")
+    try:
+        yield Host(simulator)
+    finally:
+        simulator.ask("POST", "/load", {"rate": demo.RATE})
