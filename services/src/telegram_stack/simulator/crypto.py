@@ -49,8 +49,20 @@ class ServerKey:
         return int.from_bytes(sha1(data).digest()[-8:], "little", signed=True)  # noqa: S324 (the protocol's choice)
 
     def decrypt(self, block: bytes) -> bytes:
-        """Undo the client's bare RSA: SHA-1 (20 bytes), data, random padding."""
-        return pow(int.from_bytes(block, "big"), self._d, self._n).to_bytes(256, "big")[1:]
+        """Undo RSA: 256 bytes, still padded."""
+        return pow(int.from_bytes(block, "big"), self._d, self._n).to_bytes(256, "big")
+
+
+def unpadded(plain: bytes) -> bytes | None:
+    """The 192 bytes in RSA_PAD, the protocol's padding of today; None when it is not that.
+
+    Source: https://core.telegram.org/mtproto/auth_key, step 4.1
+    """
+    mixed_key, cipher = plain[:32], plain[32:]
+    key = bytes(a ^ b for a, b in zip(mixed_key, sha256(cipher).digest(), strict=True))
+    mixed = AES.decrypt_ige(cipher, key, bytes(32))
+    data = mixed[191::-1]
+    return data if sha256(key + data).digest() == mixed[192:] else None
 
 
 def _tl_bytes(number: int) -> bytes:

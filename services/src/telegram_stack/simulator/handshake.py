@@ -16,7 +16,7 @@ from telethon.crypto import AES, AuthKey
 from telethon.extensions import BinaryReader
 from telethon.tl import functions, types
 
-from telegram_stack.simulator.crypto import ServerKey
+from telegram_stack.simulator.crypto import ServerKey, unpadded
 
 # The two primes of the protocol's own worked example: factorising them is the client's proof of work.
 _P, _Q = 1229739323, 1402015859
@@ -73,8 +73,9 @@ class Handshake:
 
     def _dh_params(self, request: Any) -> Any:
         plain = self._server_key.decrypt(request.encrypted_data)
-        inner = _checked(plain)
-        if not isinstance(inner, types.PQInnerData) or int.from_bytes(inner.p, "big") != _P:
+        data = unpadded(plain)
+        inner = _checked(plain[1:]) if data is None else _read(data)[0]  # Telethon pads as of old, others as of today
+        if not isinstance(inner, types.PQInnerData | types.PQInnerDataDc) or int.from_bytes(inner.p, "big") != _P:
             raise HandshakeError("p and q are not the factors asked for")
         self._new_nonce = inner.new_nonce
         answer = bytes(
@@ -112,9 +113,13 @@ class Handshake:
 
 def _checked(plain: bytes) -> Any:
     """The TL object behind its SHA-1; padding follows it."""
-    with BinaryReader(plain[20:]) as reader:
-        inner = reader.tgread_object()
-        length = reader.tell_position()
+    inner, length = _read(plain[20:])
     if sha1(plain[20 : 20 + length]).digest() != plain[:20]:  # noqa: S324 (the protocol's choice)
         raise HandshakeError("wrong SHA-1 of the inner data")
     return inner
+
+
+def _read(data: bytes) -> tuple[Any, int]:
+    """The TL object at the begin of `data`, and its length."""
+    with BinaryReader(data) as reader:
+        return reader.tgread_object(), reader.tell_position()
