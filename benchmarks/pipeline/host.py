@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,9 +70,12 @@ class Host:
     @staticmethod
     def _probe(seconds: float) -> dict[str, Any]:
         # The trace remembers 5,000 events: it is read twice a second, which does for 10,000 a second.
-        script = PROBE.read_text().replace("'", "'\\''")
-        said = demo_stack.on_host(f"python3 -c '{script}' {seconds} 4011 telegram_gateway")
-        return dict(json.loads(said.splitlines()[-1]))
+        command = ["exec", demo_stack.HOST, "python3", "-", str(seconds), "4011", "telegram_gateway"]
+        done = subprocess.run(
+            [sys.executable, "-m", "tools.targets", *command],
+            cwd=demo_stack.ROOT, input=PROBE.read_text(), stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        return dict(json.loads(done.stdout.splitlines()[-1]))
 
     @contextmanager
     def without_limits(self) -> Iterator[None]:

@@ -57,7 +57,7 @@ def _cpu(runs: Sequence[Run]) -> Figure:
             run.cpu.get(name, 0.0) if name else sum(used for unit, used in run.cpu.items() if unit not in names)
             for run in free
         ]
-        axes.bar(labels, heights, bottom=below, label=name.removesuffix(".service") if name else "all others")
+        axes.bar(labels, heights, bottom=below, label=name or "all others")
         below = [base + height for base, height in zip(below, heights, strict=True)]
     axes.set(xlabel="messages a second", ylabel="cores")
     axes.set_title("Where the processors' time goes, without limits (the simulator not counted)")

@@ -6,19 +6,24 @@ stage, the worker's histogram, the cores that each unit used, the gateway's larg
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 STAGES = {"spooled": "spool", "stored": "database", "published": "queue", "cached": "cache"}
 GATEWAY = "http://127.0.0.1:4006"
 BUCKET = re.compile(r'^telegram_worker_latency_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
-CGROUPS = Path("/sys/fs/cgroup")
+UNIT = re.compile(r"/([^/\n]+)\.service$", re.MULTILINE)
+PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -84,20 +89,30 @@ def histogram(worker: str) -> list[tuple[float, float]]:
     return [(float(bound) * 1000, float(count)) for bound, count in BUCKET.findall(text)]
 
 
+def processes() -> Iterator[tuple[str, Path]]:
+    """The unit and the folder in /proc of each process of a service."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if found := UNIT.search((folder / "cgroup").read_text()):
+                yield found[1], folder
+
+
 def cpu() -> dict[str, float]:
-    """CPU seconds of each unit since its start."""
-    return {
-        folder.name: int(re.search(r"usage_usec (\d+)", (folder / "cpu.stat").read_text())[1]) / 1e6  # type: ignore[index]
-        for folder in CGROUPS.rglob("*.service")
-        if (folder / "cpu.stat").exists()
-    }
+    """CPU seconds of the processes of each service that run now."""
+    used: dict[str, float] = {}
+    for unit, folder in processes():
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            used[unit] = used.get(unit, 0.0) + (int(fields[11]) + int(fields[12])) / TICKS
+    return used
 
 
 def megabytes() -> float:
-    """The most memory that the gateway had since its start, in MB; what the kernel caches for it counts."""
-    for folder in CGROUPS.rglob("telegram-gateway.service"):
-        return round(int((folder / "memory.peak").read_text()) / 1e6, 1)
-    sys.exit("telegram-gateway.service has no cgroup: does it run?")
+    """The most memory that the gateway's process had since its start, in MB."""
+    for unit, folder in processes():
+        if unit == "telegram-gateway" and (found := PEAK.search((folder / "status").read_text())):
+            return round(int(found[1]) * 1024 / 1e6, 1)
+    sys.exit("telegram-gateway.service has no process: does it run?")
 
 
 def statements(database: str) -> int:
