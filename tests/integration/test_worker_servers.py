@@ -17,6 +17,8 @@ from tests.integration.workers import NUMBERS, SIGNAL, Broker, Process, Rows, ev
 from telegram_stack import events
 from telegram_stack.database import DatabaseConfig, open_pool
 from telegram_stack.events import Event
+from telegram_stack.sinks.database import DatabaseSink
+from telegram_stack.spool import Entry
 from telegram_stack.topology import DEAD_LETTER_QUEUE, consumer_queue, retry_queue
 from telegram_stack.worker.broker import subscribe
 from telegram_stack.worker.config import QueueConfig, WorkerConfig
@@ -328,6 +330,42 @@ async def test_a_thousand_messages_have_a_thousand_effects_though_the_worker_is_
     assert [row[0] for row in rows.signals()] == list(range(1, 1001))
     assert rows.failures() == []
     assert broker.ready(consumer_queue(broker.name)) == 0
+
+
+@pytest.mark.requirement("WK-01", "WK-03")
+async def test_hybrid_takes_from_the_queue_what_it_brings_and_from_the_database_what_it_does_not(
+    process: Process, database: Postgres, broker: Broker, rows: Rows, channel: int
+) -> None:
+    everything = [event(channel, number) for number in range(1, 101)]
+    password = process.config.with_name("ingest-password")
+    password.write_text(database.password)
+    config = DatabaseConfig(user="telegram_ingest", password_file=str(password), port=database.port)
+    sink = DatabaseSink(await open_pool(config, "test"), dict, register=True)
+    async with _broker_cable(broker) as link:
+        text = process.config.read_text().replace(f"port = {broker.port}", f"port = {link.port}")
+        process.config.write_text(f'mode = "hybrid"\npoll_seconds = 0.2\nnet_seconds = 1\n{text}')
+        worker = process.start()
+        await until(lambda: status(process.port)[0] == 200 and status(process.port)[1]["status"] == "healthy")
+        broker.publish(*everything[:60])
+        await until(lambda: len(rows.states()) == 60)
+        await sink.write([Entry(number, one, events.encode(one), 0.0) for number, one in enumerate(everything, 1)])
+        await until(lambda: len(rows.states()) == 100)
+        await link.cut()
+        await until(lambda: status(process.port)[1]["components"]["queue"]["status"] == "unhealthy")
+        assert status(process.port)[0] == 200  # slower, not broken
+        edit = event(channel, 1, text=SIGNAL.replace("PETR4", "VALE3"), version=20, kind="edit")
+        await sink.write([Entry(1, edit, events.encode(edit), 0.0)])
+        await until(lambda: rows.signals()[0][1] == "VALE3")
+        await link.mend()
+        broker.publish(*everything)
+        await until(lambda: broker.ready(consumer_queue(broker.name)) == 0)
+        worker.terminate()
+        await asyncio.to_thread(worker.communicate, timeout=30)  # the cable is this loop's
+    await sink.close()
+    assert worker.returncode == 0
+    assert rows.signals()[0][1:3] == ("VALE3", 20)
+    assert len(rows.signals()) == 100
+    assert rows.failures() == []
 
 
 @pytest.mark.parametrize(

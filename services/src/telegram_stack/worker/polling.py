@@ -106,8 +106,8 @@ class Poller:
 
     async def _from_cache(self) -> tuple[bool, str | None]:
         """Do what the cache has. Returns whether there is more, and why the database has to be asked, if it has to."""
-        if self._cache is None or not self._channels:
-            return False, None if self._cache else "miss"
+        if self._cache is None:
+            return False, "miss"
         started = time.perf_counter()
         try:
             pending = await self._cache.pending(self._channels, self._limit)
