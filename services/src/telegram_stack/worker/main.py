@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from telegram_stack.config import read_secret
 from telegram_stack.database import Pool, open_pool
 from telegram_stack.observability.http import metrics_response, serve
 from telegram_stack.observability.systemd import notify, watchdog
+from telegram_stack.worker import replay
 from telegram_stack.worker.broker import subscribe
 from telegram_stack.worker.cache import ConsumerCache
 from telegram_stack.worker.config import WorkerConfig
@@ -39,7 +41,9 @@ _NAME = "telegram-signal-worker"
 
 
 def main() -> int:
-    """Run the worker."""
+    """Run the worker, or its command."""
+    if "replay" in sys.argv[1:]:
+        return replay.main(sys.argv[1:])
     return program.main(_NAME, WorkerConfig, run, check)
 
 
