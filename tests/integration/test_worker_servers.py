@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration import brokers
+from tests.integration.consumers import AlwaysFails
 from tests.integration.servers import Cable, Postgres, cable, postgres, postgres_programs, until
 from tests.integration.workers import NUMBERS, SIGNAL, Broker, Process, Rows, event, status
 
@@ -211,6 +212,42 @@ async def test_a_failing_handler_sees_its_message_again_later_and_others_go_on(
     assert handler.calls == [1, 1, 1]
     assert [row[:3] for row in rows.signals()] == [(1, "PETR4", 10)]
     assert rows.failures() == []
+
+
+@pytest.mark.requirement("MQ-03")
+async def test_a_failure_is_recorded_before_it_is_given_up(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'telegram.failures'::regclass"
+    async with (
+        _broker_cable(broker) as link,
+        working(database, broker, tmp_path, handler=AlwaysFails(), broker_port=link.port) as worker,
+    ):
+        with database.connect() as holder, holder.transaction():
+            holder.execute("LOCK TABLE telegram.failures IN EXCLUSIVE MODE")
+            broker.publish(event(channel), attempt=4)
+            await until(lambda: holder.execute(waits).fetchall() == [(1,)])
+            assert broker.ready(DEAD_LETTER_QUEUE) == 0  # not recorded, not given up
+            await link.cut()
+        await until(lambda: len(rows.failures()) == 1)
+        assert broker.ready(DEAD_LETTER_QUEUE) == 0
+        await link.mend()
+        await until(lambda: worker.queue.reason is None)
+        broker.publish(event(channel, 99, text="the end"))
+        await until(lambda: 99 in rows.states())
+    assert rows.states()[1] == "failed"
+    assert [(row[1], row[2], row[4]) for row in rows.failures()] == [(1, "handler failed: RuntimeError: never", 4)]
+
+
+@pytest.mark.requirement("MQ-03")
+async def test_a_recorded_failure_is_dead_lettered(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    async with working(database, broker, tmp_path, handler=AlwaysFails()):
+        broker.publish(event(channel), attempt=4)
+        await until(lambda: broker.ready(DEAD_LETTER_QUEUE) == 1)
+    assert rows.states() == {1: "failed"}
+    assert len(rows.failures()) == 1
 
 
 async def test_nothing_is_lost_or_given_up_while_the_database_is_away(

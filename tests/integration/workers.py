@@ -70,12 +70,13 @@ class Broker:
                     self._channel.queue_bind(queue, exchange, key)
         self._channel.queue_purge(DEAD_LETTER_QUEUE)
 
-    def publish(self, *items: Event | bytes, channel: int = 0) -> None:
-        """Publish as the gateway does; returns when the broker has confirmed."""
+    def publish(self, *items: Event | bytes, channel: int = 0, attempt: int = 1) -> None:
+        """Publish as the gateway does, or as a wait queue gives it back; returns when the broker has confirmed."""
         for item in items:
             channel_id = channel if isinstance(item, bytes) else item.channel_id
             body = item if isinstance(item, bytes) else events.encode(item)
-            properties = pika.BasicProperties(delivery_mode=2, headers={"x-channel-id": channel_id})
+            headers = {"x-channel-id": channel_id} | ({"x-attempt": attempt} if attempt > 1 else {})
+            properties = pika.BasicProperties(delivery_mode=2, headers=headers)
             self._channel.basic_publish(EXCHANGE, f"telegram.channel.{channel_id}", body, properties)
 
     def ready(self, queue: str) -> int:
