@@ -47,6 +47,12 @@ def consumer_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers
         yield server
 
 
+@pytest.fixture(scope="session")
+def consumer_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.Broker]:
+    with brokers.rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server
+
+
 @pytest.fixture
 def channel() -> int:
     """A channel that only this test has."""

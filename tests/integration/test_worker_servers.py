@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.integration import brokers
 from tests.integration.consumers import AlwaysFails
-from tests.integration.servers import Cable, Postgres, cable, postgres, postgres_programs, until
+from tests.integration.servers import Cable, Postgres, cable, postgres_programs, until
 from tests.integration.workers import NUMBERS, SIGNAL, Broker, Process, Rows, event, status
 
 from telegram_stack import events
@@ -36,21 +36,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    with postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.Broker]:
-    with brokers.rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
+@pytest.fixture
+def database(consumer_database: Postgres) -> Postgres:
+    return consumer_database
 
 
 @pytest.fixture
-def broker(rabbitmq: brokers.Broker) -> Iterator[Broker]:
-    running = Broker(rabbitmq)
+def broker(consumer_broker: brokers.Broker) -> Iterator[Broker]:
+    running = Broker(consumer_broker)
     yield running
     running.close()
 

@@ -25,6 +25,7 @@ from telegram_stack.topology import (
     EXCHANGE,
     RETRY_DELAYS_MS,
     Binding,
+    Declaration,
     Exchange,
     Queue,
     consumer_queue,
@@ -60,7 +61,12 @@ class Broker:
         self._channel = server.channel()
         self._channel.confirm_delivery()
         self.name = f"test-{next(NUMBERS)}"
-        for item in publisher_topology():
+        self.declare(*publisher_topology())
+        self._channel.queue_purge(DEAD_LETTER_QUEUE)
+
+    def declare(self, *items: Declaration) -> None:
+        """Declare as the gateway does; fails where something is there with other arguments."""
+        for item in items:
             match item:
                 case Exchange(name, kind, arguments):
                     self._channel.exchange_declare(name, kind, durable=True, arguments=arguments)
@@ -68,7 +74,6 @@ class Broker:
                     self._channel.queue_declare(name, durable=True, arguments=arguments)
                 case Binding(exchange, queue, key):
                     self._channel.queue_bind(queue, exchange, key)
-        self._channel.queue_purge(DEAD_LETTER_QUEUE)
 
     def publish(self, *items: Event | bytes, channel: int = 0, attempt: int = 1) -> None:
         """Publish as the gateway does, or as a wait queue gives it back; returns when the broker has confirmed."""
