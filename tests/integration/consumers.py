@@ -49,7 +49,7 @@ def consumer_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers
 
 @pytest.fixture(scope="session")
 def consumer_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.Broker]:
-    with brokers.rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
+    with brokers.rabbitmq(tmp_path_factory.mktemp("rabbitmq"), metrics=True) as server:
         yield server
 
 
