@@ -99,11 +99,6 @@ class World:
         """Write as the gateway does, to the cache only."""
         await self.cache_sink.write(entries(*found))
 
-    async def register(self, channel: int) -> None:
-        """Let the database know the channel."""
-        with self.database.connect() as connection:
-            connection.execute("INSERT INTO telegram.channels (channel_id) VALUES (%s)", [channel])
-
     def process(self) -> Process:
         """The whole program, polling five times a second."""
         settings = f"""

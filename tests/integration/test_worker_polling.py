@@ -46,9 +46,8 @@ def counted(name: str, **labels: str) -> Iterator[list[float]]:
 
 @pytest.mark.requirement("WK-01", "WK-02", "RD-04")
 async def test_a_poll_is_answered_by_the_cache_alone(world: World, rows: Rows, channel: int) -> None:
-    await world.register(channel)
     poller = world.poller()
-    await poller.poll()  # learns the channels
+    await poller.poll()  # the regular look at the database
     await world.keep(*(recent(channel, number) for number in range(1, 151)))
     with counted("telegram_worker_cache_hits_total") as hits:
         assert await poller.poll()  # a full batch: there may be more
@@ -105,7 +104,6 @@ async def test_what_the_database_brought_waits_in_the_cache_until_it_is_committe
 
 @pytest.mark.requirement("WK-02")
 async def test_an_evicted_message_comes_from_the_database(world: World, rows: Rows, channel: int) -> None:
-    await world.register(channel)
     poller = world.poller()
     await poller.poll()
     full = recent(channel, 1, sender_id=7, grouped_id=9, reply_to={"message_id": 3})
@@ -143,7 +141,6 @@ async def test_the_database_is_asked_regularly_because_a_partly_evicted_set_look
 
 @pytest.mark.requirement("WK-02", "WK-03")
 async def test_an_edit_is_done_after_its_message_and_an_old_state_never(world: World, rows: Rows, channel: int) -> None:
-    await world.register(channel)
     poller = world.poller()
     await poller.poll()
     await world.keep(recent(channel, 1))

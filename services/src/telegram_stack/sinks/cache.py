@@ -55,10 +55,14 @@ class CacheSink:
             async with self._primary.redis.pipeline(transaction=False) as pipeline:
                 for entry in entries:
                     self._queue(pipeline, entry, horizon)
-                for channel_id in sorted({entry.event.channel_id for entry in entries}):
+                channel_ids = sorted({entry.event.channel_id for entry in entries})
+                for channel_id in channel_ids:
                     for key in self._sets(channel_id):
                         pipeline.zremrangebyscore(key, "-inf", horizon)
                         pipeline.expire(key, cache_keys.RECENT_SECONDS)
+                for consumer in self._consumers:
+                    pipeline.sadd(cache_keys.pending_channels(consumer), *channel_ids)
+                    pipeline.expire(cache_keys.pending_channels(consumer), cache_keys.RECENT_SECONDS)
                 await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
             raise SinkUnavailableError(cache.words(error)) from error

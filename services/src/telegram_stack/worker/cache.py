@@ -40,20 +40,22 @@ class ConsumerCache:
         self.client = client
         self._consumer = consumer
 
-    async def pending(self, channels: Iterable[int], limit: int) -> Pending:
-        """At most `limit` messages of `channels`, the oldest first; two round trips."""
-        wanted = list(channels)
+    async def pending(self, limit: int) -> Pending:
+        """At most `limit` messages, the oldest first; three round trips."""
 
         async def work(redis: Redis) -> Pending:
             async with redis.pipeline(transaction=False) as pipeline:
                 pipeline.exists(cache_keys.complete(self._consumer))
-                for channel_id in wanted:
+                pipeline.smembers(cache_keys.pending_channels(self._consumer))
+                complete, members = await pipeline.execute()
+                channels = [int(member) for member in members]
+                for channel_id in channels:
                     pipeline.zrange(cache_keys.pending(self._consumer, channel_id), 0, limit - 1, withscores=True)
-                complete, *sets = await pipeline.execute()
+                sets = await pipeline.execute()
             scored = [
                 (score, channel_id, int(member))
-                for channel_id, members in zip(wanted, sets, strict=True)
-                for member, score in members
+                for channel_id, found in zip(channels, sets, strict=True)
+                for member, score in found
             ]
             keys = [(channel_id, message_id) for _, channel_id, message_id in sorted(scored)[:limit]]
             bodies = await redis.mget([cache_keys.message(*key) for key in keys]) if keys else []
@@ -108,6 +110,9 @@ class ConsumerCache:
                 for channel_id, name in pending.items():
                     pipeline.expire(name, cache_keys.RECENT_SECONDS)
                     pipeline.expire(cache_keys.recent(channel_id), cache_keys.RECENT_SECONDS)
+                if pending:
+                    pipeline.sadd(cache_keys.pending_channels(self._consumer), *pending)
+                    pipeline.expire(cache_keys.pending_channels(self._consumer), cache_keys.RECENT_SECONDS)
                 if complete:
                     pipeline.set(cache_keys.complete(self._consumer), b"1", ex=cache_keys.RECENT_SECONDS)
                 await pipeline.execute()

@@ -64,7 +64,6 @@ class Poller:
         self._cache = cache
         self._database = database
         self._queue = queue
-        self._channels: set[int] = set()
         self._look_at = 0.0  # when the database is asked in any case
         self._retry_at = float("inf")
 
@@ -110,7 +109,7 @@ class Poller:
             return False, "miss"
         started = time.perf_counter()
         try:
-            pending = await self._cache.pending(self._channels, self._limit)
+            pending = await self._cache.pending(self._limit)
         except CacheUnavailableError:
             MISSES.labels("unavailable").inc()
             return False, "miss"
@@ -142,7 +141,6 @@ class Poller:
         POLLS.labels("database").observe(time.perf_counter() - started)
         self._look_at = time.monotonic() + self._net_seconds
         self._retry_at = float("inf")
-        self._channels |= page.channels | {event.channel_id for event in page.unprocessed}
         found = [self._delivery(event) for event in page.unprocessed]
         await self._warm(page, found)
         retries = [self._delivery(event, attempt=page.attempts.get(event.key, 1)) for event in page.retries]

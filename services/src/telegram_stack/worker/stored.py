@@ -55,7 +55,6 @@ _DELAYS = [milliseconds / 1000 for milliseconds in RETRY_DELAYS_MS.values()]
 class Page:
     """What a consumer has to do by the database. `retries` come with the attempt that is next, by key."""
 
-    channels: set[int]
     unprocessed: list[Event]
     retries: list[Event]
     attempts: dict[Key, int]
@@ -69,18 +68,16 @@ class Stored:
         self._consumer = consumer
 
     async def page(self, limit: int, grace: float) -> Page:
-        """At most `limit` unprocessed messages, as many retries that are due for `grace` seconds, and all channels."""
+        """At most `limit` unprocessed messages, and as many retries that are due for `grace` seconds."""
 
         async def work(connection: Connection) -> Page:
-            cursor = await connection.execute("SELECT channel_id FROM telegram.channels")
-            channels = {row[0] for row in await cursor.fetchall()}
             cursor = await connection.execute(_UNPROCESSED, [self._consumer, limit])
             unprocessed = [_event(row) for row in await cursor.fetchall()]
             cursor = await connection.execute(_DUE, [self._consumer, grace, _DELAYS, len(_DELAYS), limit])
             due = {(row[0], row[1]): (row[2], row[3]) for row in await cursor.fetchall()}
             retries = await _by_key(connection, list(due))
             attempts = {event.key: due[event.key][1] + 1 for event in retries if due[event.key][0] == event.version}
-            return Page(channels, unprocessed, retries, attempts)
+            return Page(unprocessed, retries, attempts)
 
         return await self._ask(work)
 
