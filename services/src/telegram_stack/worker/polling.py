@@ -115,7 +115,8 @@ class Poller:
             return False, "miss"
         POLLS.labels("cache").observe(time.perf_counter() - started)
         # First of all what is there; the database is not needed for its reading.
-        more = await self._do([self._delivery(event, body) for event, body in pending.messages], "cache")
+        done = await self._do([self._delivery(event, body) for event, body in pending.messages], "cache")
+        more = done and pending.more
         if pending.evicted:
             MISSES.labels("evicted").inc()
             await self._evicted(pending.evicted)
@@ -144,8 +145,8 @@ class Poller:
         found = [self._delivery(event) for event in page.unprocessed]
         await self._warm(page, found)
         retries = [self._delivery(event, attempt=page.attempts.get(event.key, 1)) for event in page.retries]
-        more = await self._do(found, "database")
-        return await self._do(retries, "database") or more
+        more = await self._do(found, "database") and len(found) == self._limit
+        return (await self._do(retries, "database") and len(retries) == self._limit) or more
 
     async def _warm(self, page: Page, found: Sequence[Delivery]) -> None:
         if self._cache:
@@ -154,7 +155,7 @@ class Poller:
                 await self._cache.warm(messages, complete=len(messages) < self._limit)
 
     async def _do(self, deliveries: Sequence[Delivery], source: str) -> bool:
-        """Commit what is not left to the queue. True for a full batch that got something done."""
+        """Commit what is not left to the queue. True when something was done that had not been."""
         mine = [delivery for delivery in deliveries if not self._left_to_the_queue(delivery)]
         if not mine:
             return False
@@ -165,7 +166,7 @@ class Poller:
         count(mine, outcomes)
         self._note_retries(outcomes)
         await self._processor.settle(outcomes)
-        return len(deliveries) >= self._limit and any(outcome.marks for outcome in outcomes)
+        return any(outcome.marks for outcome in outcomes)
 
     def _left_to_the_queue(self, delivery: Delivery) -> bool:
         """While the broker is there it has this long to bring a message by itself."""
