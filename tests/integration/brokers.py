@@ -41,6 +41,7 @@ class Broker:
     password: str
     start: Callable[[], None]
     stop: Callable[[], None]
+    metrics_port: int = 0
 
     def channel(self) -> Any:
         """A blocking channel; closing its connection is the caller's."""
@@ -51,9 +52,10 @@ class Broker:
 
 
 @contextlib.contextmanager
-def rabbitmq(folder: Path) -> Iterator[Broker]:
-    """A broker in `folder`, with a port mapper of its own."""
+def rabbitmq(folder: Path, *, metrics: bool = False) -> Iterator[Broker]:
+    """A broker in `folder`, with a port mapper of its own; with `metrics` it serves them, which takes longer."""
     password, port, mapper, distribution = secrets.token_hex(8), free_port(), free_port(), free_port()
+    metrics_port = free_port()
     right = {"user": USER, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}
     definitions = {
         "users": [{"name": USER, "password": password, "tags": ""}],
@@ -64,8 +66,9 @@ def rabbitmq(folder: Path) -> Iterator[Broker]:
     (folder / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = 127.0.0.1:{port}\nload_definitions = {folder / 'definitions.json'}\n"
         "log.console = true\nlog.file = false\n"
+        + (f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics_port}\n" if metrics else "")
     )
-    (folder / "enabled_plugins").write_text("[].")
+    (folder / "enabled_plugins").write_text("[rabbitmq_prometheus]." if metrics else "[].")
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -96,7 +99,7 @@ def rabbitmq(folder: Path) -> Iterator[Broker]:
         process.terminate()
         process.wait(timeout=60)
 
-    broker = Broker(port, password, start, stop)
+    broker = Broker(port, password, start, stop, metrics_port)
     port_mapper = subprocess.Popen(["epmd", "-port", str(mapper), "-address", "127.0.0.1"], env=environment)
     try:
         start()

@@ -415,6 +415,7 @@ async def test_a_message_is_cached_for_an_hour_with_its_sets(cache: Cache, chann
             assert client.zrange(key, 0, -1, withscores=True) == [("5", score)]
             assert 3590 < int(str(client.ttl(key))) <= 3600
         assert client.zcard(cache_keys.pending("other", channel)) == 1
+        assert client.sismember(cache_keys.pending_channels("other"), str(channel))
 
 
 @needs_redis

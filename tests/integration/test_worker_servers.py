@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
-import pika
-import psycopg
 import pytest
 from tests.integration import brokers
-from tests.integration.servers import Cable, Postgres, cable, free_port, postgres, postgres_programs, until
+from tests.integration.consumers import AlwaysFails
+from tests.integration.servers import Cable, Postgres, cable, postgres_programs, until
+from tests.integration.workers import NUMBERS, SIGNAL, Broker, Process, Rows, event, status
 
 from telegram_stack import events
 from telegram_stack.database import DatabaseConfig, open_pool
-from telegram_stack.events import Content, Event
-from telegram_stack.topology import (
-    DEAD_LETTER_QUEUE,
-    EXCHANGE,
-    RETRY_DELAYS_MS,
-    Binding,
-    Exchange,
-    Queue,
-    consumer_queue,
-    publisher_topology,
-    retry_queue,
-)
+from telegram_stack.events import Event
+from telegram_stack.sinks.database import DatabaseSink
+from telegram_stack.spool import Entry
+from telegram_stack.topology import DEAD_LETTER_QUEUE, consumer_queue, retry_queue
 from telegram_stack.worker.broker import subscribe
 from telegram_stack.worker.config import QueueConfig, WorkerConfig
 from telegram_stack.worker.filter import Filter
@@ -45,85 +28,22 @@ from telegram_stack.worker.handlers import Effect, Handler
 from telegram_stack.worker.processing import Processor
 from telegram_stack.worker.service import Worker
 from telegram_stack.worker.signal_handler import SignalHandler
+from telegram_stack.worker.state import DATABASE_UP, Link
 
 pytestmark = pytest.mark.skipif(
     postgres_programs() is None or not brokers.rabbitmq_installed(),
     reason="PostgreSQL and RabbitMQ have to be installed",
 )
 
-NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-SIGNAL = "ATIVO: PETR4\nCOMPRA: 28,50 a 29,10\nALVO FINAL: 33,00\nSTOP: 27,40"
-_numbers = itertools.count(int(time.time()) % 1_000_000 * 1000)
 
-
-def event(channel: int, message_id: int = 1, text: str = SIGNAL, version: int = 10, **fields: Any) -> Event:
-    """A new message of `channel`."""
-    given: dict[str, Any] = {
-        "kind": "new",
-        "channel_id": channel,
-        "message_id": message_id,
-        "version": version,
-        "received_at": events.utc_now(),
-        "message_date": NOW,
-        "content": Content(text=text),
-    }
-    return Event(**(given | fields))
-
-
-class Broker:
-    """The publisher's side of the broker, as a test needs it. `name` is a consumer that only this test has."""
-
-    def __init__(self, server: brokers.Broker) -> None:
-        self.password = server.password
-        self.port = server.port
-        self._channel = server.channel()
-        self._channel.confirm_delivery()
-        self.name = f"test-{next(_numbers)}"
-        for item in publisher_topology():
-            match item:
-                case Exchange(name, kind, arguments):
-                    self._channel.exchange_declare(name, kind, durable=True, arguments=arguments)
-                case Queue(name, arguments):
-                    self._channel.queue_declare(name, durable=True, arguments=arguments)
-                case Binding(exchange, queue, key):
-                    self._channel.queue_bind(queue, exchange, key)
-        self._channel.queue_purge(DEAD_LETTER_QUEUE)
-
-    def publish(self, *items: Event | bytes, channel: int = 0) -> None:
-        """Publish as the gateway does; returns when the broker has confirmed."""
-        for item in items:
-            channel_id = channel if isinstance(item, bytes) else item.channel_id
-            body = item if isinstance(item, bytes) else events.encode(item)
-            properties = pika.BasicProperties(delivery_mode=2, headers={"x-channel-id": channel_id})
-            self._channel.basic_publish(EXCHANGE, f"telegram.channel.{channel_id}", body, properties)
-
-    def ready(self, queue: str) -> int:
-        """Messages of `queue` that wait for a consumer."""
-        count: int = self._channel.queue_declare(queue, passive=True).method.message_count
-        return count
-
-    def close(self) -> None:
-        """Remove the consumer's queues."""
-        for queue in (consumer_queue(self.name), *(retry_queue(self.name, delay) for delay in RETRY_DELAYS_MS)):
-            self._channel.queue_delete(queue)
-        self._channel.connection.close()
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    with postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.Broker]:
-    with brokers.rabbitmq(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
+@pytest.fixture
+def database(consumer_database: Postgres) -> Postgres:
+    return consumer_database
 
 
 @pytest.fixture
-def broker(rabbitmq: brokers.Broker) -> Iterator[Broker]:
-    running = Broker(rabbitmq)
+def broker(consumer_broker: brokers.Broker) -> Iterator[Broker]:
+    running = Broker(consumer_broker)
     yield running
     running.close()
 
@@ -131,60 +51,7 @@ def broker(rabbitmq: brokers.Broker) -> Iterator[Broker]:
 @pytest.fixture
 def channel() -> int:
     """A channel that only this test has."""
-    return -1_000_000_000_000 - next(_numbers)
-
-
-class Rows:
-    """What the worker has left in the database."""
-
-    def __init__(self, connection: psycopg.Connection[Any], consumer: str, channel: int) -> None:
-        self._connection = connection
-        self._consumer = consumer
-        self._channel = channel
-
-    def states(self) -> dict[int, str]:
-        """Status by message."""
-        cursor = self._connection.execute(
-            "SELECT message_id, status FROM telegram.processing WHERE consumer = %s AND channel_id = %s",
-            [self._consumer, self._channel],
-        )
-        return dict(cursor.fetchall())
-
-    def mark(self, message_id: int = 1) -> tuple[Any, ...]:
-        """Version of one message's state, and the transaction that wrote it."""
-        cursor = self._connection.execute(
-            "SELECT version, xmin::text FROM telegram.processing"
-            " WHERE consumer = %s AND channel_id = %s AND message_id = %s",
-            [self._consumer, self._channel, message_id],
-        )
-        found: tuple[Any, ...] = cursor.fetchall()[0]
-        return found
-
-    def metadata(self, message_id: int = 1) -> dict[str, Any]:
-        """Metadata of one message."""
-        cursor = self._connection.execute(
-            "SELECT metadata FROM telegram.processing WHERE consumer = %s AND channel_id = %s AND message_id = %s",
-            [self._consumer, self._channel, message_id],
-        )
-        found: dict[str, Any] = cursor.fetchall()[0][0]
-        return found
-
-    def signals(self) -> list[tuple[Any, ...]]:
-        """Message, asset and version of each signal, and the transaction that wrote it."""
-        cursor = self._connection.execute(
-            "SELECT message_id, asset, version, xmin::text FROM telegram.signals WHERE channel_id = %s ORDER BY 1",
-            [self._channel],
-        )
-        return cursor.fetchall()
-
-    def failures(self) -> list[tuple[Any, ...]]:
-        """Channel, message, reason, payload, attempts."""
-        cursor = self._connection.execute(
-            "SELECT channel_id, message_id, reason, payload, attempts FROM telegram.failures WHERE consumer = %s"
-            " ORDER BY id",
-            [self._consumer],
-        )
-        return cursor.fetchall()
+    return -1_000_000_000_000 - next(NUMBERS)
 
 
 @pytest.fixture
@@ -224,6 +91,7 @@ async def working(
         config,
         processor,
         lambda: subscribe(config.queue, broker.password, config.consumer),
+        Link(DATABASE_UP, "the database"),
         hold_seconds,
     )
     stop = asyncio.Event()
@@ -339,6 +207,42 @@ async def test_a_failing_handler_sees_its_message_again_later_and_others_go_on(
     assert rows.failures() == []
 
 
+@pytest.mark.requirement("MQ-03")
+async def test_a_failure_is_recorded_before_it_is_given_up(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'telegram.failures'::regclass"
+    async with (
+        _broker_cable(broker) as link,
+        working(database, broker, tmp_path, handler=AlwaysFails(), broker_port=link.port) as worker,
+    ):
+        with database.connect() as holder, holder.transaction():
+            holder.execute("LOCK TABLE telegram.failures IN EXCLUSIVE MODE")
+            broker.publish(event(channel), attempt=4)
+            await until(lambda: holder.execute(waits).fetchall() == [(1,)])
+            assert broker.ready(DEAD_LETTER_QUEUE) == 0  # not recorded, not given up
+            await link.cut()
+        await until(lambda: len(rows.failures()) == 1)
+        assert broker.ready(DEAD_LETTER_QUEUE) == 0
+        await link.mend()
+        await until(lambda: worker.queue.reason is None)
+        broker.publish(event(channel, 99, text="the end"))
+        await until(lambda: 99 in rows.states())
+    assert rows.states()[1] == "failed"
+    assert [(row[1], row[2], row[4]) for row in rows.failures()] == [(1, "handler failed: RuntimeError: never", 4)]
+
+
+@pytest.mark.requirement("MQ-03")
+async def test_a_recorded_failure_is_dead_lettered(
+    database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
+) -> None:
+    async with working(database, broker, tmp_path, handler=AlwaysFails()):
+        broker.publish(event(channel), attempt=4)
+        await until(lambda: broker.ready(DEAD_LETTER_QUEUE) == 1)
+    assert rows.states() == {1: "failed"}
+    assert len(rows.failures()) == 1
+
+
 async def test_nothing_is_lost_or_given_up_while_the_database_is_away(
     database: Postgres, broker: Broker, rows: Rows, channel: int, tmp_path: Path
 ) -> None:
@@ -397,72 +301,19 @@ def _broker_cable(broker: Broker) -> contextlib.AbstractAsyncContextManager[Cabl
     return cable("127.0.0.1", broker.port)
 
 
-class Process:
-    """The worker as systemd runs it: a process with a config file, credentials and a notification socket."""
-
-    def __init__(self, database: Postgres, broker: Broker, folder: Path) -> None:
-        credentials = folder / "credentials"
-        credentials.mkdir()
-        (credentials / "postgres-password").write_text(database.password)
-        (credentials / "rabbitmq-password").write_text(broker.password)
-        package = folder / "packages" / "telegram_stack_handlers-1.dist-info"
-        package.mkdir(parents=True)
-        (package / "METADATA").write_text("Metadata-Version: 2.1\nName: telegram-stack-handlers\nVersion: 1\n")
-        (package / "entry_points.txt").write_text(
-            "[telegram_stack.handlers]\nsignals = telegram_stack.worker.signal_handler:SignalHandler\n"
-        )
-        self.config = folder / "worker.toml"
-        self.port = free_port()
-        self.config.write_text(
-            f"""
-            consumer = "{broker.name}"
-            metrics_port = {self.port}
-            [database]
-            user = "telegram_worker"
-            port = {database.port}
-            [queue]
-            port = {broker.port}
-            vhost = "{brokers.VHOST}"
-            user = "{brokers.USER}"
-            """
-        )
-        self._started: list[subprocess.Popen[bytes]] = []
-        self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notifications.bind(str(folder / "notify"))
-        self._notifications.settimeout(20)
-        self._environment = os.environ | {
-            "CREDENTIALS_DIRECTORY": str(credentials),
-            "NOTIFY_SOCKET": str(folder / "notify"),
-            "PYTHONPATH": os.pathsep.join([str(package.parent), *sys.path]),
-        }
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start it."""
-        code = "from telegram_stack.worker.main import main; raise SystemExit(main())"
-        worker = subprocess.Popen(
-            [sys.executable, "-c", code, "--config", str(self.config), *arguments],
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self._started.append(worker)
-        return worker
-
-    def notified(self) -> str:
-        """The next word to systemd."""
-        return self._notifications.recv(4096).decode()
-
-    def close(self) -> None:
-        """End what a test has left running."""
-        for worker in self._started:
-            worker.kill()
-            worker.communicate()
-        self._notifications.close()
-
-
 @pytest.fixture
 def process(database: Postgres, broker: Broker, tmp_path: Path) -> Iterator[Process]:
-    made = Process(database, broker, tmp_path)
+    settings = f"""
+        consumer = "{broker.name}"
+        [database]
+        user = "telegram_worker"
+        port = {database.port}
+        [queue]
+        port = {broker.port}
+        vhost = "{brokers.VHOST}"
+        user = "{brokers.USER}"
+        """
+    made = Process(tmp_path, settings, postgres_password=database.password, rabbitmq_password=broker.password)
     yield made
     made.close()
 
@@ -473,8 +324,8 @@ async def test_sigterm_finishes_what_was_handed_over(
 ) -> None:
     worker = process.start()
     assert process.notified() == "READY=1"
-    await until(lambda: _status(process.port)[0] == 200)
-    code, body = _status(process.port)
+    await until(lambda: status(process.port)[0] == 200)
+    code, body = status(process.port)
     assert (code, body["status"], body["components"]["queue"]["status"]) == (200, "healthy", "healthy")
     broker.publish(*(event(channel, number) for number in range(1, 501)))
     await until(lambda: len(rows.states()) > 0)
@@ -487,20 +338,12 @@ async def test_sigterm_finishes_what_was_handed_over(
     assert b"PETR4" not in output
 
 
-def _status(port: int) -> tuple[int, Any]:
-    try:
-        response = httpx.get(f"http://127.0.0.1:{port}/health")
-    except httpx.HTTPError as error:
-        return 0, str(error)
-    return response.status_code, response.json()
-
-
 @pytest.mark.requirement("WK-03")
 async def test_a_thousand_messages_have_a_thousand_effects_though_the_worker_is_killed(
     process: Process, broker: Broker, rows: Rows, channel: int
 ) -> None:
     worker = process.start()
-    await until(lambda: _status(process.port)[0] == 200)
+    await until(lambda: status(process.port)[0] == 200)
     everything = [event(channel, number) for number in range(1, 1001)]
     publishing = asyncio.create_task(asyncio.to_thread(broker.publish, *everything))
     for least in (100, 300, 600):
@@ -519,11 +362,47 @@ async def test_a_thousand_messages_have_a_thousand_effects_though_the_worker_is_
     assert broker.ready(consumer_queue(broker.name)) == 0
 
 
+@pytest.mark.requirement("WK-01", "WK-03")
+async def test_hybrid_takes_from_the_queue_what_it_brings_and_from_the_database_what_it_does_not(
+    process: Process, database: Postgres, broker: Broker, rows: Rows, channel: int
+) -> None:
+    everything = [event(channel, number) for number in range(1, 101)]
+    password = process.config.with_name("ingest-password")
+    password.write_text(database.password)
+    config = DatabaseConfig(user="telegram_ingest", password_file=str(password), port=database.port)
+    sink = DatabaseSink(await open_pool(config, "test"), dict, register=True)
+    async with _broker_cable(broker) as link:
+        text = process.config.read_text().replace(f"port = {broker.port}", f"port = {link.port}")
+        process.config.write_text(f'mode = "hybrid"\npoll_seconds = 0.2\nnet_seconds = 1\n{text}')
+        worker = process.start()
+        await until(lambda: status(process.port)[0] == 200 and status(process.port)[1]["status"] == "healthy")
+        broker.publish(*everything[:60])
+        await until(lambda: len(rows.states()) == 60)
+        await sink.write([Entry(number, one, events.encode(one), 0.0) for number, one in enumerate(everything, 1)])
+        await until(lambda: len(rows.states()) == 100)
+        await link.cut()
+        await until(lambda: status(process.port)[1]["components"]["queue"]["status"] == "unhealthy")
+        assert status(process.port)[0] == 200  # slower, not broken
+        edit = event(channel, 1, text=SIGNAL.replace("PETR4", "VALE3"), version=20, kind="edit")
+        await sink.write([Entry(1, edit, events.encode(edit), 0.0)])
+        await until(lambda: rows.signals()[0][1] == "VALE3")
+        await link.mend()
+        broker.publish(*everything)
+        await until(lambda: broker.ready(consumer_queue(broker.name)) == 0)
+        worker.terminate()
+        await asyncio.to_thread(worker.communicate, timeout=30)  # the cable is this loop's
+    await sink.close()
+    assert worker.returncode == 0
+    assert rows.signals()[0][1:3] == ("VALE3", 20)
+    assert len(rows.signals()) == 100
+    assert rows.failures() == []
+
+
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
         (lambda text: text, 0, "valid"),
-        (lambda text: 'mode = "hybrid"\n' + text, 2, 'mode = "hybrid" is not known to this version'),
+        (lambda text: 'mode = "push"\n' + text, 2, "bad value of mode: Invalid enum value 'push'"),
         (lambda text: 'handler = "nobody"\n' + text, 2, "installed: signals"),
     ],
 )

@@ -214,7 +214,8 @@ MINIMAL = '[database]\nuser = "telegram_worker"\n'
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (f'mode = "polling"\n{MINIMAL}', 'mode = "polling" is not known to this version'),
+        (f'mode = "push"\n{MINIMAL}', "bad value of mode: Invalid enum value 'push'"),
+        (f"{MINIMAL}[cache]\nsentinel = 1\n", "unknown key cache.sentinel; known: "),
         (f'consumer = "A B"\n{MINIMAL}', "consumer name 'A B' is not usable"),
         (f'{MINIMAL}[filter]\ntext_matches = "("\n', "filter.text_matches is no regular expression"),
         (f"batch_sise = 1\n{MINIMAL}", "unknown key batch_sise"),

@@ -28,6 +28,16 @@ def pending(consumer: str, channel_id: int) -> str:
     return f"telegram:pending:{consumer}:{channel_id}"
 
 
+def pending_channels(consumer: str) -> str:
+    """Set: the channels in whose pending sets of `consumer` something was put within the hour."""
+    return f"telegram:pending:{consumer}:channels"
+
+
+def complete(consumer: str) -> str:
+    """String: the pending sets of `consumer` hold all there is to do, as far as the database knew; gone with them."""
+    return f"telegram:pending:{consumer}"
+
+
 def dedup(consumer: str, channel_id: int, message_id: int, version: int) -> str:
     """String: `consumer` has processed this version. Written after the durable write, never before."""
     return f"telegram:dedup:{consumer}:{channel_id}:{message_id}:{version}"

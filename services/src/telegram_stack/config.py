@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -45,7 +45,7 @@ def _check(data: dict[str, Any], kind: type[msgspec.Struct], prefix: str, proble
     for unknown in sorted(set(data) - set(fields)):
         problems.append(f"unknown key {prefix}{unknown}; known: {', '.join(sorted(fields))}")
     for name, field in fields.items():
-        hint = hints[field.name]
+        hint = _struct(hints[field.name])
         if name not in data:
             if field.required:
                 problems.append(f"missing key {prefix}{name}")
@@ -56,6 +56,12 @@ def _check(data: dict[str, Any], kind: type[msgspec.Struct], prefix: str, proble
                 msgspec.convert(data[name], hint)
             except msgspec.ValidationError as error:
                 problems.append(f"bad value of {prefix}{name}: {error}")
+
+
+def _struct(hint: Any) -> Any:
+    """The struct of a section that may be left out, any other hint as it is."""
+    kinds = [kind for kind in get_args(hint) if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    return kinds[0] if kinds else hint
 
 
 def read_secret(name: str) -> str:

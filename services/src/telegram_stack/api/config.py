@@ -6,25 +6,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from telegram_stack import cache
 from telegram_stack.database import DatabaseConfig, Port
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
 LogLevel = Literal["debug", "info", "warning", "error"]
-Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
 
 
-class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Section ``[cache]``: Redis, whose primary the sentinels know.
+class CacheConfig(cache.CacheConfig, frozen=True, kw_only=True):
+    """Section ``[cache]`` of the API."""
 
-    `sentinels` are ``host:port``. `sentinel_user` and `sentinel_password_file` are for sentinels that ask for them.
-    """
-
-    password_file: str = "redis-password"  # noqa: S105 - a file name
     user: str = "telegram_api"
-    sentinels: Annotated[tuple[Address, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1:26379",)
-    sentinel_name: str = "telegram"
-    sentinel_user: str | None = None
-    sentinel_password_file: str | None = None
     timeout: Seconds = 0.5
 
 

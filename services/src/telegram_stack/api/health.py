@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-from redis.backoff import NoBackoff
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import RedisError
 
 from telegram_stack.api.config import ApiConfig, CacheConfig
+from telegram_stack.cache import connect
 from telegram_stack.config import read_secret
 from telegram_stack.database import DatabaseUnavailableError, Pool, ping
 
@@ -93,24 +92,8 @@ def checks(config: ApiConfig, pool: Pool) -> dict[str, Check]:
 
 def cache_check(config: CacheConfig) -> Check:
     """Whether the sentinels know a primary, and it answers."""
-    sentinel_login = (
-        {"username": config.sentinel_user, "password": read_secret(config.sentinel_password_file)}
-        if config.sentinel_password_file
-        else {}
-    )
-    limits = {
-        "socket_timeout": config.timeout,
-        "socket_connect_timeout": config.timeout,
-        "retry": Retry(NoBackoff(), 0),  # health says how it is, not how it might become
-    }
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        [(host.strip("[]"), int(port)) for host, _, port in (item.rpartition(":") for item in config.sentinels)],
-        sentinel_kwargs={**limits, **sentinel_login},
-        username=config.user,
-        password=read_secret(config.password_file),
-        **limits,
-    )
-    primary = sentinel.master_for(config.sentinel_name)
+    sentinel_password = read_secret(config.sentinel_password_file) if config.sentinel_password_file else None
+    primary = connect(config, read_secret(config.password_file), sentinel_password).redis
 
     async def cache() -> str | None:
         try:

@@ -5,39 +5,27 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from telegram_stack import cache_keys
+from telegram_stack import cache, cache_keys
 from telegram_stack.sinks.base import SinkUnavailableError, latest
 from telegram_stack.spool import Entry
 from telegram_stack.topology import consumer_queue
 
 _REMEMBERED_VERSIONS = 100_000
 
-Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):[0-9]{1,5}$")]
 
+class CacheConfig(cache.CacheConfig, frozen=True, kw_only=True):
+    """Section ``[cache]`` of the gateway, which waits longer: nobody waits for it.
 
-class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Section ``[cache]``: Redis, whose primary the sentinels know.
-
-    `sentinels` are ``host:port``. `sentinel_user` and `sentinel_password_file` are for sentinels that ask for them.
     `consumers` names those that poll: each has its sets of messages it has not processed yet.
     """
 
-    password_file: str = "redis-password"  # noqa: S105 - a file name
     user: str = "telegram_gateway"
-    sentinels: Annotated[tuple[Address, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1:26379",)
-    sentinel_name: str = "telegram"
-    sentinel_user: str | None = None
-    sentinel_password_file: str | None = None
     consumers: tuple[str, ...] = ("signals",)
     timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.5
 
@@ -51,10 +39,8 @@ class CacheSink:
 
     name = "cache"
 
-    def __init__(self, redis: Redis, consumers: Sequence[str], sentinels: Sequence[Redis] = ()) -> None:
-        """`sentinels` are the clients that `redis` asks for the primary; they are closed with it."""
-        self._redis = redis
-        self._sentinels = sentinels
+    def __init__(self, primary: cache.Primary, consumers: Sequence[str]) -> None:
+        self._primary = primary
         self._consumers = tuple(consumers)
         # The gateway is the cache's only writer of new states, so its memory keeps older ones from overwriting.
         self._versions: OrderedDict[tuple[int, int], int] = OrderedDict()
@@ -66,18 +52,20 @@ class CacheSink:
             return
         horizon = time.time() - cache_keys.RECENT_SECONDS
         try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
+            async with self._primary.redis.pipeline(transaction=False) as pipeline:
                 for entry in entries:
                     self._queue(pipeline, entry, horizon)
-                for channel_id in sorted({entry.event.channel_id for entry in entries}):
+                channel_ids = sorted({entry.event.channel_id for entry in entries})
+                for channel_id in channel_ids:
                     for key in self._sets(channel_id):
                         pipeline.zremrangebyscore(key, "-inf", horizon)
                         pipeline.expire(key, cache_keys.RECENT_SECONDS)
+                for consumer in self._consumers:
+                    pipeline.sadd(cache_keys.pending_channels(consumer), *channel_ids)
+                    pipeline.expire(cache_keys.pending_channels(consumer), cache_keys.RECENT_SECONDS)
                 await pipeline.execute()
-        except MasterNotFoundError as error:
-            raise SinkUnavailableError("no sentinel that answers knows a primary") from error
         except (RedisError, OSError, TimeoutError) as error:
-            raise SinkUnavailableError(str(error) or type(error).__name__) from error
+            raise SinkUnavailableError(cache.words(error)) from error
         self._remember(entries)
 
     def _sets(self, channel_id: int) -> list[str]:
@@ -109,27 +97,9 @@ class CacheSink:
 
     async def close(self) -> None:
         """Close the connections."""
-        for client in (self._redis, *self._sentinels):
-            await client.aclose()
+        await self._primary.close()
 
 
 def open_cache(config: CacheConfig, password: str, sentinel_password: str | None) -> CacheSink:
-    """A sink that writes to the primary which the sentinels name; they are asked again at each new connection."""
-    limits: dict[str, Any] = {
-        "socket_timeout": config.timeout,
-        "socket_connect_timeout": config.timeout,
-        "retry": Retry(NoBackoff(), 0),  # the drain tries again
-    }
-    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        [_address(address) for address in config.sentinels],
-        sentinel_kwargs={**limits, "username": config.sentinel_user, "password": sentinel_password},
-        **limits,
-        username=config.user,
-        password=password,
-    )
-    return CacheSink(sentinel.master_for(config.sentinel_name), config.consumers, sentinel.sentinels)
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
+    """A sink that writes to the primary which the sentinels name."""
+    return CacheSink(cache.connect(config, password, sentinel_password), config.consumers)

@@ -12,6 +12,7 @@ from typing import Any
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
 
+from telegram_stack.events import Event
 from telegram_stack.topology import Binding, Exchange, Queue, consumer_queue, consumer_topology
 from telegram_stack.worker.config import QueueConfig
 
@@ -30,13 +31,15 @@ class BrokerUnavailableError(Exception):
 class Delivery:
     """One message as it was handed to us. `attempt` counts from 1 and grows with each wait queue.
 
-    `headers` are the publisher's own, without those of the broker.
+    `headers` are the publisher's own, without those of the broker. `event` is the body's, where it was read before:
+    from cache or database, which know no tags.
     """
 
     tag: int
     body: bytes
     attempt: int = 1
     headers: dict[str, Any] = field(default_factory=dict)
+    event: Event | None = None
 
 
 class Subscription:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from telegram_stack import cache
 from telegram_stack.database import DatabaseConfig, Port
 from telegram_stack.topology import consumer_queue
 
@@ -22,6 +23,12 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     port: Port = 5672
     vhost: str = "telegram"
     prefetch: Annotated[int, msgspec.Meta(ge=10, le=5000)] = 100
+
+
+class CacheConfig(cache.CacheConfig, frozen=True, kw_only=True):
+    """Section ``[cache]``; without it the database is asked for everything."""
+
+    user: str = "telegram_worker"
 
 
 class FilterConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,18 +54,24 @@ class FilterConfig(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file.
 
+    `mode`: ``queue`` takes messages from the broker; ``polling`` from cache and database each `poll_seconds`;
+    ``hybrid`` from the broker, and polls each `net_seconds` for what was missed, or each `poll_seconds` while the
+    broker is away. Each `net_seconds` a poll asks the database, whatever the cache says.
     `consumer` names the queue and the rows of ``telegram.processing``; `handler` an entry point of the group
-    ``telegram_stack.handlers``. A batch has at most `batch_size` messages and waits at most `linger_ms` for them.
-    `stop_seconds` is what a stop may take before unfinished messages go back to the queue.
+    ``telegram_stack.handlers``. A batch has at most `batch_size` messages; from the queue it waits at most `linger_ms`
+    for them. `stop_seconds` is what a stop may take before unfinished messages are left for the next start.
     """
 
     database: DatabaseConfig
     queue: QueueConfig = QueueConfig()
+    cache: CacheConfig | None = None
     filter: FilterConfig = FilterConfig()
-    mode: str = "queue"
+    mode: Literal["queue", "polling", "hybrid"] = "queue"
     consumer: str = "signals"
     handler: str = "signals"
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    poll_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=300)] = 5.0
+    net_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30.0
     linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 8.0
     stop_seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 25.0
     bind_address: str = "127.0.0.1"
@@ -66,9 +79,4 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     log_level: LogLevel = "info"
 
     def __post_init__(self) -> None:
-        if self.mode != "queue":
-            raise ValueError(
-                f'mode = "{self.mode}" is not known to this version, which takes messages from the queue only: '
-                'set mode = "queue"'
-            )
         consumer_queue(self.consumer)

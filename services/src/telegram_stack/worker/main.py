@@ -1,9 +1,12 @@
-"""telegram-signal-worker: from the queue to committed signals."""
+"""telegram-signal-worker: from queue, cache or database to committed signals."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,16 +15,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from telegram_stack import program
+from telegram_stack.cache import open_cache
 from telegram_stack.config import read_secret
-from telegram_stack.database import DatabaseUnavailableError, Pool, open_pool, ping
+from telegram_stack.database import Pool, open_pool
 from telegram_stack.observability.http import metrics_response, serve
 from telegram_stack.observability.systemd import notify, watchdog
+from telegram_stack.worker import replay
 from telegram_stack.worker.broker import subscribe
+from telegram_stack.worker.cache import ConsumerCache
 from telegram_stack.worker.config import WorkerConfig
 from telegram_stack.worker.filter import Filter
 from telegram_stack.worker.handlers import UnknownHandlerError, load_handler
+from telegram_stack.worker.health import Health
+from telegram_stack.worker.polling import Poller
 from telegram_stack.worker.processing import Processor
 from telegram_stack.worker.service import Worker
+from telegram_stack.worker.state import DATABASE_UP, Link
+from telegram_stack.worker.stored import Stored
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,7 +41,9 @@ _NAME = "telegram-signal-worker"
 
 
 def main() -> int:
-    """Run the worker."""
+    """Run the worker, or its command."""
+    if "replay" in sys.argv[1:]:
+        return replay.main(sys.argv[1:])
     return program.main(_NAME, WorkerConfig, run, check)
 
 
@@ -44,15 +56,38 @@ def check(config: WorkerConfig) -> list[str]:
     return []
 
 
+def assemble(config: WorkerConfig, pool: Pool, cache: ConsumerCache | None) -> tuple[list[Worker | Poller], Health]:
+    """The loops that `mode` asks for, and what watches them. Raises ConfigError when a secret cannot be read."""
+    database = Link(DATABASE_UP, "the database")
+    processor = Processor(pool, load_handler(config.handler), Filter(config.filter), config.consumer, cache)
+    loops: list[Worker | Poller] = []
+    queue = None
+    if config.mode != "polling":
+        password = read_secret(config.queue.password_file)
+        worker = Worker(config, processor, partial(subscribe, config.queue, password, config.consumer), database)
+        queue = worker.queue
+        loops.append(worker)
+    if config.mode != "queue":
+        stored = Stored(pool, config.consumer)
+        loops.append(Poller(config, processor, stored, cache=cache, database=database, queue=queue))
+    return loops, Health(config, pool, database, queue, cache.client if cache else None)
+
+
+async def _together(loops: Sequence[Worker | Poller], stop: asyncio.Event) -> None:
+    """Until all have stopped; a defect of one ends them all."""
+    async with asyncio.TaskGroup() as group:
+        for loop in loops:
+            group.create_task(loop.run(stop))
+
+
 async def run(config: WorkerConfig, stop: asyncio.Event) -> None:
     """Work until `stop`, then finish within `stop_seconds`."""
-    password = read_secret(config.queue.password_file)
     pool = await open_pool(config.database, _NAME)
-    processor = Processor(pool, load_handler(config.handler), Filter(config.filter), config.consumer)
-    worker = Worker(config, processor, lambda: subscribe(config.queue, password, config.consumer))
-    work = asyncio.create_task(worker.run(stop), name="worker")
+    cache = ConsumerCache(open_cache(config.cache), config.consumer) if config.cache else None
+    loops, health = assemble(config, pool, cache)
+    work = asyncio.create_task(_together(loops, stop), name="worker")
     http = asyncio.create_task(
-        serve(application(worker, pool, config), config.bind_address, config.metrics_port, lambda _port: _ready()),
+        serve(application(health), config.bind_address, config.metrics_port, lambda _port: _ready()),
         name="http",
     )
     dog = asyncio.create_task(watchdog(lambda: not work.done()), name="watchdog")
@@ -64,7 +99,7 @@ async def run(config: WorkerConfig, stop: asyncio.Event) -> None:
             await http
         _, unfinished = await asyncio.wait({work}, timeout=config.stop_seconds)
         if unfinished:
-            _log.warning("not finished within %g s: what is left goes back to the queue", config.stop_seconds)
+            _log.warning("not finished within %g s: what is left is done after the next start", config.stop_seconds)
         else:
             await work
             _log.info("stopped")
@@ -73,36 +108,22 @@ async def run(config: WorkerConfig, stop: asyncio.Event) -> None:
             task.cancel()
         await asyncio.gather(work, http, dog, stopping, return_exceptions=True)
         await pool.close(timeout=2)
+        if cache:
+            await cache.client.close()
 
 
-def application(worker: Worker, pool: Pool, config: WorkerConfig) -> Starlette:
+def application(health: Health) -> Starlette:
     """``/health`` and ``/metrics``."""
 
-    async def health(_request: Request) -> Response:
-        try:
-            await ping(pool)
-            database = worker.database.reason if worker.database.reason != "not yet connected" else None
-        except DatabaseUnavailableError as error:
-            database = str(error)
-        components = {
-            name: {"status": "unhealthy", "reason": reason} if reason else {"status": "healthy"}
-            for name, reason in (("database", database), ("queue", worker.queue.reason))
-        }
-        healthy = all(component["status"] == "healthy" for component in components.values())
-        body = {
-            "status": "healthy" if healthy else "unhealthy",
-            "service": _NAME,
-            "version": program.version(),
-            "mode": config.mode,
-            "consumer": config.consumer,
-            "components": components,
-        }
-        return Response(msgspec.json.encode(body), 200 if healthy else 503, media_type="application/json")
+    async def state(_request: Request) -> Response:
+        body = await health.state()
+        code = 503 if body["status"] == "unhealthy" else 200
+        return Response(msgspec.json.encode(body), code, media_type="application/json")
 
     async def metrics(_request: Request) -> Response:
         return metrics_response()
 
-    return Starlette(routes=[Route("/health", health), Route("/metrics", metrics)])
+    return Starlette(routes=[Route("/health", state), Route("/metrics", metrics)])
 
 
 def _ready() -> None:

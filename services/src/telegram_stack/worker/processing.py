@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,17 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psycopg
+from prometheus_client import Counter
 from psycopg.types.json import Jsonb
 
 from telegram_stack import events
+from telegram_stack.cache import CacheUnavailableError
 from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, transaction
 from telegram_stack.topology import RETRY_DELAYS_MS
 
 if TYPE_CHECKING:
     from telegram_stack.events import Event
     from telegram_stack.worker.broker import Delivery
+    from telegram_stack.worker.cache import ConsumerCache
     from telegram_stack.worker.filter import Filter
     from telegram_stack.worker.handlers import Effect, Handler
+
+DEDUP = Counter(
+    "telegram_worker_dedup_total", "Versions that the cache was asked about: a hit spares the database", ["result"]
+)
 
 _DELAYS = tuple(RETRY_DELAYS_MS)
 
@@ -37,7 +45,7 @@ ON CONFLICT (consumer, channel_id, message_id) DO UPDATE SET
   updated_at = excluded.updated_at
 WHERE excluded.version > p.version OR (
   excluded.version = p.version AND (
-    p.status = 'reprocess_pending'
+    p.status IN ('received', 'reprocess_pending')
     OR p.status = 'retrying' AND excluded.attempts >= p.attempts
     OR p.status = 'failed' AND excluded.attempts > p.attempts
   )
@@ -50,6 +58,7 @@ INSERT INTO telegram.failures (consumer, channel_id, message_id, version, reason
 VALUES (%s, %s, %s, %s, %s, %s, %s)
 """
 
+_FINISHED = frozenset({"published", "ignored", "deleted"})
 _REFUSED_DATA = (psycopg.DataError, psycopg.IntegrityError)
 
 
@@ -75,18 +84,23 @@ class Poison:
 
 @dataclass
 class Decision:
-    """What becomes of a batch. `marks` are sorted by key, one a key: the newest state in the batch."""
+    """What becomes of a batch. `marks` are sorted by key, one a key: the newest state in the batch.
+
+    `events` are those of the marks, and stay when a mark turns out to be written already.
+    """
 
     marks: list[Mark] = field(default_factory=list)
     poison: list[Poison] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was committed: the marks that were new to the database, and every poison."""
+    """What was committed: the marks that were new to the database, and every poison. `events` were settled by it."""
 
     marks: list[Mark]
     poison: list[Poison]
+    events: list[Event]
 
     @property
     def retries(self) -> list[tuple[Delivery, str]]:
@@ -106,7 +120,7 @@ def decide(deliveries: Iterable[Delivery], handler: Handler, wanted: Filter, con
     newest: dict[tuple[int, int], tuple[Event, Delivery]] = {}
     for delivery in deliveries:
         try:
-            event = events.decode(delivery.body)
+            event = delivery.event or events.decode(delivery.body)
         except (msgspec.DecodeError, events.UnknownSchemaError, UnicodeDecodeError, RecursionError) as error:
             decision.poison.append(Poison(delivery, f"no event: {error}"))
             continue
@@ -115,6 +129,7 @@ def decide(deliveries: Iterable[Delivery], handler: Handler, wanted: Filter, con
             newest[event.key] = (event, delivery)
     stamp = {"processed_by": consumer, "processed_at": now.isoformat()}
     decision.marks = [_mark(*newest[key], handler, wanted, stamp) for key in sorted(newest)]
+    decision.events = [mark.event for mark in decision.marks]
     return decision
 
 
@@ -141,19 +156,24 @@ def _mark(event: Event, delivery: Delivery, handler: Handler, wanted: Filter, st
 class Processor:
     """Decides and writes batches for one consumer."""
 
-    def __init__(self, pool: Pool, handler: Handler, wanted: Filter, consumer: str) -> None:
+    def __init__(
+        self, pool: Pool, handler: Handler, wanted: Filter, consumer: str, cache: ConsumerCache | None = None
+    ) -> None:
         self._pool = pool
         self._handler = handler
         self._wanted = wanted
         self._consumer = consumer
+        self._cache = cache
 
-    async def process(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+    async def process(self, deliveries: Sequence[Delivery], *, ask_cache: bool = True) -> list[Outcome]:
         """Commit the effects and marks of `deliveries`; a batch is one outcome unless the database refused its data.
 
-        Idempotent: what was written before is not written again.
-        Raises DatabaseUnavailableError; nothing or all of an outcome is written then.
+        Idempotent: what was written before is not written again; the cache, where it is asked, only spares the database
+        the question. Raises DatabaseUnavailableError; nothing or all of an outcome is written then.
         """
-        decision = decide(deliveries, self._handler, self._wanted, self._consumer, events.utc_now())
+        decision = self.decide(deliveries)
+        if ask_cache:
+            await self._leave_out_processed(decision)
         try:
             return [await self._write(decision)]
         except DatabaseUnavailableError:
@@ -161,23 +181,52 @@ class Processor:
         except Exception as error:
             reason = f"cannot be stored: {_words(error)}"
         if len(deliveries) > 1:  # one of them is bad; each by itself shows which
-            return [outcome for delivery in deliveries for outcome in await self.process([delivery])]
+            return [outcome for delivery in deliveries for outcome in await self.process([delivery], ask_cache=False)]
         failed = [replace(mark, status="failed", effect=None, error=reason) for mark in decision.marks]
         try:
-            return [await self._write(Decision(marks=failed))]
+            return [await self._write(Decision(marks=failed, events=decision.events))]
         except _REFUSED_DATA:  # not even its key
             return [await self._write(Decision(poison=[Poison(deliveries[0], reason)]))]
 
-    async def _write(self, decision: Decision) -> Outcome:
+    def decide(self, deliveries: Iterable[Delivery]) -> Decision:
+        """What becomes of `deliveries`, without any I/O."""
+        return decide(deliveries, self._handler, self._wanted, self._consumer, events.utc_now())
+
+    async def settle(self, outcomes: Iterable[Outcome]) -> None:
+        """Tell the cache what was committed. It may not know: then the database says so the next time."""
+        if self._cache is None:
+            return
+        settled = [event.key for outcome in outcomes for event in outcome.events]
+        finished = [mark.event for outcome in outcomes for mark in outcome.marks if mark.status in _FINISHED]
+        if settled:
+            with contextlib.suppress(CacheUnavailableError):
+                await self._cache.settle(settled, finished)
+
+    async def _leave_out_processed(self, decision: Decision) -> None:
+        if self._cache is None or not decision.marks:
+            return
         try:
-            return await transaction(self._pool, lambda connection: self._commit(connection, decision))
+            known = await self._cache.processed(decision.events)
+        except CacheUnavailableError:
+            DEDUP.labels("unavailable").inc(len(decision.marks))
+            return
+        DEDUP.labels("hit").inc(len(known))
+        DEDUP.labels("miss").inc(len(decision.marks) - len(known))
+        decision.marks = [mark for mark in decision.marks if mark.event.key not in known]
+
+    async def _write(self, decision: Decision) -> Outcome:
+        if not decision.marks and not decision.poison:
+            return Outcome([], [], decision.events)
+        try:
+            return await transaction(self._pool, lambda connection: self.commit(connection, decision))
         except _REFUSED_DATA:
             raise
         except psycopg.Error as error:
             # A missing table or right, a read-only server: for an operator to mend, and the messages wait meanwhile.
             raise DatabaseUnavailableError(_words(error)) from error
 
-    async def _commit(self, connection: Connection, decision: Decision) -> Outcome:
+    async def commit(self, connection: Connection, decision: Decision) -> Outcome:
+        """Write `decision` in the transaction of `connection`. Raises psycopg.Error and what the handler raises."""
         marks: list[Mark] = []
         if decision.marks:
             cursor = await connection.execute(_MARK, [self._consumer, *_columns(decision.marks)])
@@ -190,7 +239,7 @@ class Processor:
         effects = [(mark.event, mark.effect) for mark in marks if mark.effect and mark.status == "published"]
         if effects:
             await self._handler.store(connection, effects)
-        return Outcome(marks, decision.poison)
+        return Outcome(marks, decision.poison, decision.events)
 
     def _failure(self, mark: Mark) -> tuple[Any, ...]:
         body, attempt = mark.delivery.body, mark.delivery.attempt
