@@ -41,7 +41,7 @@ def main() -> int:
     before = os.getloadavg()[0]
     legacy_calls, legacy_runs = legacy(options.seconds)
     say("ours: single calls")
-    ours = calls.measure()
+    ours = {name: figures["p95"] for name, figures in calls.run().items()}
     with deployed() as host:
         runs = list(rates(host, options.seconds, options.sustained, options.repeat))
     measured = Measured(legacy_calls, legacy_runs, ours, runs)

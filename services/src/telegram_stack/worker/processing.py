@@ -37,7 +37,7 @@ INSERT INTO telegram.processing AS p (
   consumer, channel_id, message_id, version, status, attempts, error, metadata, created_at, updated_at
 )
 SELECT %s, m.*, clock_timestamp(), clock_timestamp() FROM unnest(
-  %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::integer[], %s::text[], %s::jsonb[]
+  %b::bigint[], %b::bigint[], %b::bigint[], %b::text[], %b::integer[], %b::text[], %b::jsonb[]
 ) AS m
 ON CONFLICT (consumer, channel_id, message_id) DO UPDATE SET
   version = excluded.version, status = excluded.status, attempts = excluded.attempts, error = excluded.error,

@@ -18,8 +18,8 @@ INSERT INTO telegram.signals AS s (
   raw_message, source, message_date
 )
 SELECT * FROM unnest(
-  %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::numeric[], %s::numeric[], %s::numeric[],
-  %s::numeric[], %s::numeric[], %s::numeric[], %s::text[], %s::text[], %s::timestamptz[]
+  %b::bigint[], %b::bigint[], %b::bigint[], %b::text[], %b::text[], %b::numeric[], %b::numeric[], %b::numeric[],
+  %b::numeric[], %b::numeric[], %b::numeric[], %b::text[], %b::text[], %b::timestamptz[]
 )
 ON CONFLICT (channel_id, message_id) DO UPDATE SET
   version = excluded.version, asset = excluded.asset, signal_type = excluded.signal_type, buy_min = excluded.buy_min,

@@ -27,13 +27,13 @@ _UNPROCESSED = f"SELECT {_COLUMNS} FROM telegram.get_unprocessed_messages(%s, %s
 
 _DATES = """
 SELECT k.channel_id, k.message_id, k.message_date
-FROM unnest(%s::bigint[], %s::bigint[]) AS e (channel_id, message_id)
+FROM unnest(%b::bigint[], %b::bigint[]) AS e (channel_id, message_id)
 JOIN telegram.message_keys AS k ON k.channel_id = e.channel_id AND k.message_id = e.message_id
 """
 
 # The bounds are known when it is planned: storage of other dates is left out.
 _BY_KEY = f"""
-SELECT {_COLUMNS} FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[]) AS e (channel_id, message_id, message_date)
+SELECT {_COLUMNS} FROM unnest(%b::bigint[], %b::bigint[], %b::timestamptz[]) AS e (channel_id, message_id, message_date)
 JOIN telegram.messages AS m
   ON m.channel_id = e.channel_id AND m.message_id = e.message_id AND m.message_date = e.message_date
 WHERE m.message_date BETWEEN %s AND %s AND m.deleted_at IS NULL
