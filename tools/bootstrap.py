@@ -45,6 +45,8 @@ def main(venv: Path, lock: Path) -> None:
     """Create `venv` and install exactly what `lock` names, hashes checked."""
     if sys.version_info < OLDEST:
         sys.exit(f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}")
+    if venv.is_symlink():
+        sys.exit(f"{venv} is a link: what it leads to would be emptied. Remove the link, then run make again.")
     if importlib.util.find_spec("ensurepip") is None:
         install_venv_package()
     print(f"Installing the tools into {venv} (once, a minute or two)", flush=True)

@@ -90,8 +90,9 @@ def chain(folder: Path, channels: int = 20, gateway_settings: str = "") -> Itera
             "--channels", str(channels),
         )  # fmt: skip
         (folder / "worker.toml").write_text(
-            f'metrics_port = {worker}\n[database]\nuser = "telegram_worker"\nport = {database.port}\n'
+            f'metrics_port = {worker}\nmode = "hybrid"\n[database]\nuser = "telegram_worker"\nport = {database.port}\n'
             f'[queue]\nport = {broker.port}\nvhost = "{brokers.VHOST}"\nuser = "{brokers.USER}"\n'
+            f'[cache]\nuser = "{brokers.USER}"\nsentinels = ["127.0.0.1:{cache.sentinel_port}"]\n'
         )
         (folder / "gateway.toml").write_text(
             f'port = {port}\n{gateway_settings}\n[telegram]\napi_id = 1\nsession_file = "{folder}/state/session"\n'

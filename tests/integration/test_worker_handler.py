@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.integration.consumers import World, channel, needs_servers, recent, rows, world
 from tests.integration.servers import ROOT, until
-from tests.integration.workers import Process, Rows, status
+from tests.integration.workers import Rows, status
 from tests.unit.test_wheelhouse import wheelhouse
 
 from telegram_stack import events
@@ -21,14 +21,14 @@ pytestmark = needs_servers
 EXAMPLE = ROOT / "examples" / "handler-keywords"
 
 
-def install(process: Process, folder: Path) -> None:
-    """Build the example's wheel and install it where the program looks, as docs/worker.md says."""
+def install(folder: Path, target: Path) -> None:
+    """Build the example's wheel and install it into `target`, as docs/worker.md says."""
     python = wheelhouse.tools(wheelhouse.cache_folder())
     build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, EXAMPLE]
     subprocess.run([python, "-m", "pip", "-q", *map(str, build)], check=True, timeout=120)
     (wheel,) = folder.glob("*.whl")
-    target = ["install", "--no-index", "--no-deps", "--target", process.packages, wheel]
-    subprocess.run([python, "-m", "pip", "-q", *map(str, target)], check=True, timeout=120)
+    options = ["install", "--no-index", "--no-deps", "--target", target, wheel]
+    subprocess.run([python, "-m", "pip", "-q", *map(str, options)], check=True, timeout=120)
 
 
 @pytest.mark.requirement("WK-07")
@@ -36,12 +36,14 @@ async def test_the_example_is_installed_and_its_effects_are_committed_with_the_m
     world: World, rows: Rows, channel: int, tmp_path: Path
 ) -> None:
     process = world.process()
-    process.config.write_text('handler = "keywords"\n' + process.config.read_text())
+    handlers = tmp_path / "handlers"
+    settings = f'handler = "keywords"\nhandler_path = "{handlers}"\n'
+    process.config.write_text(settings + process.config.read_text())
     try:
         refused = process.start("--check")
         assert b'handler = "keywords" is not installed; installed: signals' in refused.communicate(timeout=30)[1]
         (tmp_path / "wheel").mkdir()
-        await asyncio.to_thread(install, process, tmp_path / "wheel")
+        await asyncio.to_thread(install, tmp_path / "wheel", handlers)
         with world.database.connect() as connection:
             connection.execute("DROP SCHEMA IF EXISTS keywords CASCADE")
             connection.execute("SET ROLE telegram_owner")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -28,7 +29,7 @@ from telegram_stack.database import DatabaseConfig, DatabaseUnavailableError, op
 from telegram_stack.worker.broker import Delivery
 from telegram_stack.worker.processing import Processor
 from telegram_stack.worker.state import QUEUE_UP, Link
-from telegram_stack.worker.stored import Stored
+from telegram_stack.worker.stored import BY_KEY, Stored
 
 __all__ = ["channel", "rows", "world"]  # fixtures
 
@@ -136,6 +137,17 @@ async def test_an_evicted_message_comes_from_the_database(world: World, rows: Ro
     assert misses == [1]
     assert rows.states() == {1: "published", 2: "published"}
     assert await Stored(world.pool, world.consumer).by_key([full.key, (channel, 3)]) == [full]
+
+
+async def test_reading_by_key_leaves_out_storage_of_other_dates(world: World, channel: int) -> None:
+    old = recent(channel, 1, message_date=events.utc_now() - timedelta(days=70))
+    new = recent(channel, 2)
+    await world.store(old, new)
+    assert await Stored(world.pool, world.consumer).by_key([old.key, new.key]) == [old, new]
+    with world.database.connect() as connection:
+        bounds = [[channel], [2], [new.message_date], new.message_date, new.message_date]
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {BY_KEY}", bounds))
+    assert set(re.findall(r" on (messages_\w+)", plan)) == {f"messages_{events.utc_now():%Y%m}"}, plan
 
 
 @pytest.mark.requirement("WK-01", "WK-02")

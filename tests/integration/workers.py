@@ -164,7 +164,6 @@ class Process:
         (package / "entry_points.txt").write_text(
             "[telegram_stack.handlers]\nsignals = telegram_stack.worker.signal_handler:SignalHandler\n"
         )
-        self.packages = package.parent
         self.config = folder / "worker.toml"
         self.port = free_port()
         self.config.write_text(f"metrics_port = {self.port}\n{settings}")

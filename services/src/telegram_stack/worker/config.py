@@ -58,8 +58,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``hybrid`` from the broker, and polls each `net_seconds` for what was missed, or each `poll_seconds` while the
     broker is away. Each `net_seconds` a poll asks the database, whatever the cache says.
     `consumer` names the queue and the rows of ``telegram.processing``; `handler` an entry point of the group
-    ``telegram_stack.handlers``. A batch has at most `batch_size` messages; from the queue it waits at most `linger_ms`
-    for them. `stop_seconds` is what a stop may take before unfinished messages are left for the next start.
+    ``telegram_stack.handlers``, `handler_path` a folder where its package may be as well.
+    A batch has at most `batch_size` messages; from the queue it waits at most `linger_ms` for them.
+    `stop_seconds` is what a stop may take before unfinished messages are left for the next start.
     """
 
     database: DatabaseConfig
@@ -69,6 +70,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["queue", "polling", "hybrid"] = "queue"
     consumer: str = "signals"
     handler: str = "signals"
+    handler_path: str = ""
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     poll_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=300)] = 5.0
     net_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -49,8 +50,13 @@ class UnknownHandlerError(Exception):
     """No package that is installed brings a handler of that name."""
 
 
-def load_handler(name: str) -> Handler:
-    """The handler that an installed package registers as `name`; raises UnknownHandlerError."""
+def load_handler(name: str, path: str = "") -> Handler:
+    """The handler that an installed package registers as `name`; raises UnknownHandlerError.
+
+    `path` is a folder with further packages (``pip install --target``), or empty.
+    """
+    if path and path not in sys.path:
+        sys.path.append(path)
     found = entry_points(group=ENTRY_POINTS)
     for entry in found:
         if entry.name == name:

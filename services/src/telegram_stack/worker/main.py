@@ -50,7 +50,7 @@ def main() -> int:
 def check(config: WorkerConfig) -> list[str]:
     """What is wrong with `config` beyond its types."""
     try:
-        load_handler(config.handler)
+        load_handler(config.handler, config.handler_path)
     except UnknownHandlerError as error:
         return [str(error)]
     return []
@@ -59,7 +59,9 @@ def check(config: WorkerConfig) -> list[str]:
 def assemble(config: WorkerConfig, pool: Pool, cache: ConsumerCache | None) -> tuple[list[Worker | Poller], Health]:
     """The loops that `mode` asks for, and what watches them. Raises ConfigError when a secret cannot be read."""
     database = Link(DATABASE_UP, "the database")
-    processor = Processor(pool, load_handler(config.handler), Filter(config.filter), config.consumer, cache)
+    processor = Processor(
+        pool, load_handler(config.handler, config.handler_path), Filter(config.filter), config.consumer, cache
+    )
     loops: list[Worker | Poller] = []
     queue = None
     if config.mode != "polling":

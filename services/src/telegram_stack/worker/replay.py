@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("CREDENTIALS_DIRECTORY", _CREDENTIALS)
     try:
         config = load(options.config, WorkerConfig)
-        replay = Replay(config, load_handler(config.handler), options.consumer or config.consumer)
+        replay = Replay(config, load_handler(config.handler, config.handler_path), options.consumer or config.consumer)
         return asyncio.run(replay.run(options.reason, options.limit, dry_run=options.dry_run))
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")

@@ -32,7 +32,7 @@ JOIN telegram.message_keys AS k ON k.channel_id = e.channel_id AND k.message_id 
 """
 
 # The bounds are known when it is planned: storage of other dates is left out.
-_BY_KEY = f"""
+BY_KEY = f"""
 SELECT {_COLUMNS} FROM unnest(%b::bigint[], %b::bigint[], %b::timestamptz[]) AS e (channel_id, message_id, message_date)
 JOIN telegram.messages AS m
   ON m.channel_id = e.channel_id AND m.message_id = e.message_id AND m.message_date = e.message_date
@@ -100,7 +100,7 @@ async def _by_key(connection: Connection, keys: Sequence[Key]) -> list[Event]:
     if not found:
         return []
     columns = [list(column) for column in zip(*found, strict=True)]
-    cursor = await connection.execute(_BY_KEY, [*columns, min(columns[2]), max(columns[2])])
+    cursor = await connection.execute(BY_KEY, [*columns, min(columns[2]), max(columns[2])])
     return [_event(row) for row in await cursor.fetchall()]
 
 
