@@ -1,4 +1,4 @@
-"""What was sent against what arrived: in the store, in the queue, as an effect. Read from the files and tables alone."""
+"""What was sent against what arrived: in the store, in the queue, as an effect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from telegram_stack.topology import ALL_CHANNELS, EXCHANGE
 _AUDIT_QUEUE = "telegram.fault-suite"
 _MARK = 10**12
 
-# Every write of an effect or of a consumer's mark, also a second one of the same version, which the tables would not show.
+# Every write of an effect or of a consumer's mark, also a second one of the same version: the tables would not show it.
 _AUDIT = """
 CREATE SCHEMA fault_suite;
 CREATE TABLE fault_suite.writes (
@@ -27,8 +27,10 @@ BEGIN
   VALUES (TG_TABLE_NAME, NEW.channel_id, NEW.message_id, NEW.version);
   RETURN NULL;
 END $$;
-CREATE TRIGGER fault_suite AFTER INSERT OR UPDATE ON telegram.signals FOR EACH ROW EXECUTE FUNCTION fault_suite.note();
-CREATE TRIGGER fault_suite AFTER INSERT OR UPDATE ON telegram.processing FOR EACH ROW EXECUTE FUNCTION fault_suite.note();
+CREATE TRIGGER fault_suite AFTER INSERT OR UPDATE ON telegram.signals
+FOR EACH ROW EXECUTE FUNCTION fault_suite.note();
+CREATE TRIGGER fault_suite AFTER INSERT OR UPDATE ON telegram.processing
+FOR EACH ROW EXECUTE FUNCTION fault_suite.note();
 """
 
 Key = tuple[int, int]
@@ -42,6 +44,19 @@ class Sent:
     text: str
     edited: bool
     deleted: bool
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the tables have of a message.
+
+    `stored` is its version, text, whether it is edited, whether it is deleted; `mark` the consumer's version and
+    status; `signal` the version of its effect.
+    """
+
+    stored: tuple[int, str, bool, bool] | None
+    mark: tuple[int, str] | None
+    signal: int | None
 
 
 @dataclass
@@ -106,37 +121,29 @@ class Ledger:
                 " FROM fault_suite.writes WHERE id > %s ORDER BY id", [self._first_write],
             ).fetchall()  # fmt: skip
         for key, sent in account.sent.items():
-            self._judge(account, key, sent, stored.get(key), marks.get(key), signals.get(key))
+            self._judge(account, key, sent, Kept(stored.get(key), marks.get(key), signals.get(key)))
         account.published = len(self._published)
         account.published_again = self._published.total() - len(self._published)
         _count_writes(account, writes)
         return account
 
-    def _judge(
-        self,
-        account: Account,
-        key: Key,
-        sent: Sent,
-        stored: tuple[int, str, bool, bool] | None,
-        mark: tuple[int, str] | None,
-        signal: int | None,
-    ) -> None:
+    def _judge(self, account: Account, key: Key, sent: Sent, kept: Kept) -> None:
         if sent.deleted:
             # What was deleted while nobody listened is gone for everybody; what is kept must be marked.
-            if stored is not None and not stored[3]:
+            if kept.stored is not None and not kept.stored[3]:
                 account.not_stored.add(key)
             if key not in self._deletions:
                 account.not_published.add(key)
-            if mark is not None and mark[1] != "deleted":
+            if kept.mark is not None and kept.mark[1] != "deleted":
                 account.not_effected.add(key)
         else:
-            final = stored is not None and stored[1] == sent.text and stored[2] == sent.edited and not stored[3]
-            version = stored[0] if stored is not None else 0
-            if not final:
+            version, *state = kept.stored or (0,)
+            if state != [sent.text, sent.edited, False]:
                 account.not_stored.add(key)
             if (*key, version) not in self._published:
                 account.not_published.add(key)
-            if mark is None or mark[0] != version or (mark[1] == "published" and signal != version):
+            mark = kept.mark or (0, "")
+            if mark[0] != version or (mark[1] == "published" and kept.signal != version):
                 account.not_effected.add(key)
         account.durable += key not in account.not_stored
 
@@ -159,9 +166,9 @@ class Ledger:
             " FROM telegram.messages WHERE message_date >= to_timestamp(%s)", since,
         ).fetchall()  # fmt: skip
         marks = connection.execute(
-            "SELECT channel_id, message_id, version, status FROM telegram.processing WHERE created_at >= to_timestamp(%s)",
-            since,
-        ).fetchall()
+            "SELECT channel_id, message_id, version, status FROM telegram.processing"
+            " WHERE created_at >= to_timestamp(%s)", since,
+        ).fetchall()  # fmt: skip
         signals = connection.execute(
             "SELECT channel_id, message_id, version FROM telegram.signals WHERE message_date >= to_timestamp(%s)", since
         ).fetchall()
@@ -202,5 +209,3 @@ def _count_writes(account: Account, writes: Iterable[tuple[str, int, int, int, f
     account.effects = sum(1 for target, *_ in effects if target == "processing")
     account.duplicate_effects = sum(count - 1 for count in effects.values())
     account.latencies = sorted((account.sent[key].sent_at, at - account.sent[key].sent_at) for key, at in first.items())
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tests.faults.stack import TOKEN, Stack
 
 _EVERY = 0.1
 _TIMEOUT = 1.0
+_COUNTS = re.compile(r"\b\d+(?= (events|channels|s behind))")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Probe:
 
     def troubles(self, begun: float) -> list[str]:
         """What was wrong since `begun`, each once."""
-        return sorted({sample.trouble for sample in list(self.samples) if sample.trouble and sample.answered >= begun})
+        troubles = {sample.trouble for sample in list(self.samples) if sample.trouble and sample.answered >= begun}
+        return sorted({_COUNTS.sub("some", trouble) for trouble in troubles})
 
 
 def probes(stack: Stack) -> list[Probe]:
@@ -87,7 +90,9 @@ def probes(stack: Stack) -> list[Probe]:
 def _words(answer: httpx.Response) -> str:
     try:
         body = answer.json()
-        causes = body.get("causes") or [part["reason"] for part in body.get("components", {}).values() if part.get("reason")]
+        causes = body.get("causes") or [
+            part["reason"] for part in body.get("components", {}).values() if part.get("reason")
+        ]
         return f"{answer.status_code} {'; '.join(map(str, causes))}".strip()
     except (ValueError, AttributeError, TypeError):
         return str(answer.status_code)

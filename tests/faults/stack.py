@@ -1,8 +1,8 @@
 """The whole chain, each part a real process behind links and on disks that a fault can take away.
 
-    simulator -> gateway (spool) -> PgBouncer -> PostgreSQL        API -> PgBouncer
-                                 -> RabbitMQ  -> worker -> PgBouncer
-                                 -> Sentinel, Redis primary and replica
+simulator -> gateway (spool) -> PgBouncer -> PostgreSQL        API -> PgBouncer
+                             -> RabbitMQ  -> worker -> PgBouncer
+                             -> Sentinel, Redis primary and replica
 """
 
 from __future__ import annotations
@@ -150,11 +150,11 @@ def _write_configs(running: Stack, folder: Path, ports: dict[str, int]) -> None:
         f'server_public_key = """\n{key}"""\n'
         f'[spool]\npath = "{running.disks["gateway"].folder}/spool.db"\npending_limit = {PENDING_LIMIT}\n'
         f'[database]\nuser = "telegram_ingest"\nport = {way["gateway-pgbouncer"]}\n'
-        f'[queue]\nport = {way["gateway-rabbitmq"]}\n'
+        f"[queue]\nport = {way['gateway-rabbitmq']}\n"
         f'[cache]\nsentinel_name = "{NAME}"\nsentinels = ["127.0.0.1:{way["gateway-sentinel"]}"]\n'
     )
     (folder / "worker.toml").write_text(
-        f'metrics_port = {ports["worker"]}\n'
+        f"metrics_port = {ports['worker']}\n"
         f'[database]\nuser = "telegram_worker"\nport = {way["worker-pgbouncer"]}\n'
         f'[queue]\nport = {way["worker-rabbitmq"]}\nvhost = "{brokers.VHOST}"\nuser = "{brokers.USER}"\n'
     )

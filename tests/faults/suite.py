@@ -57,8 +57,6 @@ class Latencies(msgspec.Struct):
 class Injection(msgspec.Struct):
     """What one injection did. `recovery` in seconds; `troubles` are what the parts said, `restarts` by component."""
 
-    seed: int
-    fault_seconds: float
     sent: int
     edited: int
     deleted: int
@@ -78,7 +76,9 @@ class Injection(msgspec.Struct):
     during: Latencies
     after: Latencies
     troubles: dict[str, list[str]]
-    restarts: dict[str, int]
+    seed: int = 0
+    fault_seconds: float = 0.0
+    restarts: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class NotRecoveredError(AssertionError):
@@ -121,7 +121,13 @@ class Suite:
         _pace(_AFTER)
         self._load(False)
         account = self._settled()
-        return self._result(row, seed, begun, ended, starts, account)
+        found = self._result(account, begun, ended)
+        return msgspec.structs.replace(
+            found,
+            seed=seed,
+            fault_seconds=round(ended - begun, 3) if seconds else 0.0,
+            restarts=dict(self._starts() - starts),
+        )
 
     def _ready(self, row: Row) -> None:
         """Nothing is left over from what was before."""
@@ -159,9 +165,7 @@ class Suite:
     def _starts(self) -> Counter[str]:
         return Counter({name: program.starts for name, program in self._stack.supervisor.programs.items()})
 
-    def _result(
-        self, row: Row, seed: int, begun: float, ended: float, starts: Counter[str], account: Account
-    ) -> Injection:
+    def _result(self, account: Account, begun: float, ended: float) -> Injection:
         late = [sent + took for sent, took in account.latencies if took > CAUGHT_UP_SECONDS and sent > begun - 1]
         caught_up = max(0.0, max(late, default=ended) - ended)
         serving = {probe.name: round(probe.serving_from(ended) - ended, 3) for probe in self._probes}
@@ -169,8 +173,6 @@ class Suite:
         during = [took for sent, took in account.latencies if begun <= sent <= ended + recovery]
         after = [took for sent, took in account.latencies if sent > ended + recovery]
         return Injection(
-            seed=seed,
-            fault_seconds=round(ended - begun, 3) if row.seconds else 0.0,
             sent=len(account.sent),
             edited=sum(sent.edited for sent in account.sent.values()),
             deleted=sum(sent.deleted for sent in account.sent.values()),
@@ -190,7 +192,6 @@ class Suite:
             during=Latencies.of(during),
             after=Latencies.of(after),
             troubles={probe.name: probe.troubles(begun)[:10] for probe in self._probes},
-            restarts=dict(self._starts() - starts),
         )
 
 

@@ -75,7 +75,7 @@ def postgres_programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres(below: Path | None = None, **settings: object) -> Iterator[Postgres]:
+def postgres(below: Path | None = None, /, **settings: object) -> Iterator[Postgres]:
     """A cluster of its own with the schema, run with `settings`; stopped and removed afterwards.
 
     Its folder is made in `below`, which the database's user must be able to enter; without it among temporary ones.

@@ -23,6 +23,9 @@ from telegram_stack.worker.processing import Outcome, Processor
 
 _log = logging.getLogger(__name__)
 
+_RETRY_LIMIT = 2.0
+"""Seconds between two attempts at most: a longer pause would outlast a restart of what is away."""
+
 MESSAGES = Counter("telegram_worker_messages_total", "Messages whose state was committed, by that state", ["status"])
 DUPLICATES = Counter(
     "telegram_worker_duplicates_total", "Deliveries that changed nothing: known or superseded versions"
@@ -84,7 +87,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then finish what was handed over. Cancelling gives it back to the queue."""
-        backoff = Backoff(first=0.2, limit=5.0)
+        backoff = Backoff(first=0.2, limit=_RETRY_LIMIT)
         while not stop.is_set():
             try:
                 subscription = await self._subscribe()
@@ -125,7 +128,7 @@ class Worker:
         After a while the broker gets the messages back, once: it would close the channel in the end, and each
         redelivery counts towards the limit.
         """
-        backoff = Backoff(first=0.1, limit=5.0)
+        backoff = Backoff(first=0.1, limit=_RETRY_LIMIT)
         started = time.monotonic()
         while True:
             attempt = time.monotonic()
