@@ -180,15 +180,16 @@ class Ledger:
 
     def _drain(self) -> None:
         channel = self._stack.broker.channel()
+        channel.basic_qos(prefetch_count=1000)
         try:
-            while True:
-                method, properties, _ = channel.basic_get(_AUDIT_QUEUE, auto_ack=True)
+            for method, properties, _ in channel.consume(_AUDIT_QUEUE, inactivity_timeout=0.3):
                 if method is None:
                     return
                 first, second, third = map(int, properties.message_id.split(":"))
                 self._published[first, second, third] += 1
                 if properties.type == "delete":
                     self._deletions.add((first, second))
+                channel.basic_ack(method.delivery_tag)
         finally:
             channel.connection.close()
 

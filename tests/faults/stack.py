@@ -24,10 +24,10 @@ from tests.integration.servers import Postgres, free_port, postgres, wait_until
 
 CHANNELS = 20
 TOKEN = "made-up-for-the-fault-suite"
-PENDING_LIMIT = 1000
+PENDING_LIMIT = 800
 """Events the gateway keeps in memory while its disk is full: here little, so that a row reaches the limit."""
 
-_DISKS_MB = {"gateway": 256, "postgresql": 700, "rabbitmq": 1200}
+_DISKS_MB = {"gateway": 128, "postgresql": 700, "rabbitmq": 1200}
 
 
 @dataclass
