@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from tests.faults.suite import Suite
 from tests.integration.servers import ROOT
 
 STATE = ROOT / ".cache" / "faults" / "state.json"
+INJECTIONS_A_STACK = 20
+FAILURES_A_ROW = 2
 
 
 def main() -> int:
@@ -34,46 +36,53 @@ def main() -> int:
         parser.exit(2, f"{lack}\n")
     rows = [ROWS[name] for name in options.rows or ROWS]
     state = report.load(STATE)
-    for row in rows:
-        _run_row(row, options.injections or row.injections, state)
-    chosen = [
-        result
-        for result in report.results(state)
-        if f"{result['component']}:{result['fault']}" in {row.name for row in rows}
-    ]
-    print(report.table(chosen))
-    return 0 if len(chosen) == len(rows) and all(result["passed"] for result in chosen) else 1
+    jobs = deque(
+        (row, seed)
+        for row in rows
+        for seed in range(len(state.injections.get(row.name, [])), options.injections or row.injections)
+    )
+    while jobs:
+        _run_some(jobs, state)
+    chosen = {row.name for row in rows}
+    found = [result for result in report.results(state) if f"{result['component']}:{result['fault']}" in chosen]
+    print(report.table(found))
+    return 0 if len(found) == len(rows) and all(result["passed"] for result in found) else 1
 
 
-def _run_row(row: Row, wanted: int, state: report.State) -> None:
-    """One stack a row. An injection that breaks off is written down and costs the stack: its remains would mislead."""
-    done = state.injections.setdefault(row.name, [])
-    while len(done) < wanted and len(state.failures.get(row.name, [])) < 2:
-        with tempfile.TemporaryDirectory(prefix="faults-") as name, ExitStack() as resources:
-            Path(name).chmod(0o755)  # the database's user passes through
-            suite = Suite(resources.enter_context(stack(Path(name))), resources)
-            try:
-                _inject(suite, row, range(len(done), wanted), state)
-            except Exception as error:
-                said = f"injection {len(done)}: {type(error).__name__}: {error}".partition("\n")[0]
-                state.failures.setdefault(row.name, []).append(said)
-                print(f"{row.name} {said}", file=sys.stderr, flush=True)
+def _run_some(jobs: deque[tuple[Row, int]], state: report.State) -> None:
+    """Injections into one stack, until it is large or one breaks off: what that leaves behind would mislead."""
+    commit = report.commit()
+    with tempfile.TemporaryDirectory(prefix="faults-") as name, ExitStack() as resources:
+        Path(name).chmod(0o755)  # the database's user passes through
+        suite = Suite(resources.enter_context(stack(Path(name))), resources)
+        for _ in range(min(len(jobs), INJECTIONS_A_STACK)):
+            row, seed = jobs.popleft()
+            if len(state.failures.get(row.name, [])) >= FAILURES_A_ROW:
+                continue
+            whole = _inject(suite, row, seed, state)
+            if commit not in state.commits:
+                state.commits.append(commit)
             report.save(STATE, state)
             report.write(state, ROOT / "docs")
+            if not whole:
+                return
 
 
-def _inject(suite: Suite, row: Row, seeds: Sequence[int], state: report.State) -> None:
-    commit = report.commit()
-    for seed in seeds:
+def _inject(suite: Suite, row: Row, seed: int, state: report.State) -> bool:
+    """One injection into the books of `row`; False when it broke off."""
+    try:
         result = suite.inject(row, seed)
-        state.injections[row.name].append(result)
-        if commit not in state.commits:
-            state.commits.append(commit)
-        report.save(STATE, state)
-        print(
-            f"{row.name} {seed}: sent {result.sent}, lost {result.lost}, duplicate effects {result.duplicate_effects},"
-            f" recovery {result.recovery:.2f} s", flush=True,
-        )  # fmt: skip
+    except Exception as error:
+        said = f"injection {seed}: {type(error).__name__}: {error}".partition("\n")[0]
+        state.failures.setdefault(row.name, []).append(said)
+        print(f"{row.name} {said}", file=sys.stderr, flush=True)
+        return False
+    state.injections.setdefault(row.name, []).append(result)
+    print(
+        f"{row.name} {seed}: sent {result.sent}, lost {result.lost}, duplicate effects {result.duplicate_effects},"
+        f" recovery {result.recovery:.2f} s", flush=True,
+    )  # fmt: skip
+    return True
 
 
 if __name__ == "__main__":
