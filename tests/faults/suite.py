@@ -89,9 +89,9 @@ class Suite:
     """Injections into one stack, one after the other."""
 
     def __init__(self, stack: Stack, resources: ExitStack) -> None:
-        self._stack = stack
-        self._ledger = Ledger(stack)
-        self._ledger.prepare()
+        self.stack = stack
+        self.ledger = Ledger(stack)
+        self.ledger.prepare()
         self._last_failover = 0.0
         self._probes: list[Probe] = probes(stack)
         for probe in self._probes:
@@ -102,12 +102,12 @@ class Suite:
         random = Random(seed)  # noqa: S311 - spreads the moments
         self._ready(row)
         starts = self._starts()
-        self._ledger.begin(time.time())
+        self.ledger.begin(time.time())
         self._load(True)
         _pace(_WARM + random.random())
         seconds = row.seconds * random.uniform(0.8, 1.2)
         begun = time.time()
-        with fault(self._stack, row):
+        with fault(self.stack, row):
             ended = time.time()
             _pace(seconds)
         if seconds:
@@ -115,7 +115,7 @@ class Suite:
         if row.component == "redis":
             self._last_failover = time.monotonic()
         if row.name == "telegram:kill":  # the load died with it
-            wait_until(lambda: answers(f"{self._stack.control}/health"), RECOVERY_LIMIT)
+            wait_until(lambda: answers(f"{self.stack.control}/health"), RECOVERY_LIMIT)
             self._load(True)
         self._recovered(row)
         _pace(_AFTER)
@@ -131,12 +131,12 @@ class Suite:
 
     def _ready(self, row: Row) -> None:
         """Nothing is left over from what was before."""
-        wait_until(lambda: self._well() and self._stack.cache.replicated(), RECOVERY_LIMIT)
+        wait_until(lambda: self._well() and self.stack.cache.replicated(), RECOVERY_LIMIT)
         if row.component in ("redis", "sentinel"):
             _pace(self._last_failover + _FAILOVERS_APART - time.monotonic())
 
     def _well(self) -> bool:
-        programs = self._stack.supervisor.programs.values()
+        programs = self.stack.supervisor.programs.values()
         return all(program.alive for program in programs) and all(probe.well_for(_QUIET) for probe in self._probes)
 
     def _recovered(self, row: Row) -> None:
@@ -148,7 +148,7 @@ class Suite:
             time.sleep(0.05)
 
     def _load(self, on: bool) -> None:
-        url = f"{self._stack.control}/load"
+        url = f"{self.stack.control}/load"
         if on:
             body = {"rate": RATE, "edit_every": EDIT_EVERY, "delete_every": DELETE_EVERY}
             httpx.post(url, json=body, timeout=10).raise_for_status()
@@ -158,12 +158,12 @@ class Suite:
     def _settled(self) -> Account:
         """The books once nothing is missing; after a while as they are."""
         deadline = time.monotonic() + SETTLE_LIMIT
-        while (account := self._ledger.account()).lost and time.monotonic() < deadline:
+        while (account := self.ledger.account()).lost and time.monotonic() < deadline:
             time.sleep(0.3)
         return account
 
     def _starts(self) -> Counter[str]:
-        return Counter({name: program.starts for name, program in self._stack.supervisor.programs.items()})
+        return Counter({name: program.starts for name, program in self.stack.supervisor.programs.items()})
 
     def _result(self, account: Account, begun: float, ended: float) -> Injection:
         late = [sent + took for sent, took in account.latencies if took > CAUGHT_UP_SECONDS and sent > begun - 1]

@@ -76,3 +76,28 @@ def test_a_full_disk_under_the_spool_is_said_and_loses_nothing(suite: Suite) -> 
     assert "the spool cannot be written" in said
     assert "the spool takes no more events" in said
     assert not found.restarts
+
+
+def test_the_books_see_what_is_missing_and_what_comes_twice(suite: Suite) -> None:
+    before = suite.ledger.account()
+    assert before.sent
+    assert (before.lost, before.duplicate_effects) == (set(), 0)
+    kept = [key for key, sent in before.sent.items() if not sent.deleted]
+    gone, old, unmarked = kept[:3]
+    with suite.stack.database.connect() as connection:
+        for key, change in (
+            (gone, "DELETE FROM telegram.messages"),
+            (old, "UPDATE telegram.messages SET text = 'before the edit'"),
+            (unmarked, "DELETE FROM telegram.processing"),
+        ):
+            done = connection.execute(f"{change} WHERE channel_id = %s AND message_id = %s", key)
+            assert done.rowcount == 1
+        again = connection.execute(
+            "UPDATE telegram.signals SET version = version WHERE (channel_id, message_id) IN"
+            " (SELECT channel_id, message_id FROM telegram.signals ORDER BY ingested_at DESC LIMIT 3)"
+        )
+    after = suite.ledger.account()
+    assert after.not_stored == {gone, old}
+    assert unmarked in after.not_effected
+    assert after.lost == {gone, old, unmarked}
+    assert after.duplicate_effects == again.rowcount == 3
