@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 from tests.faults.links import Link, Links
@@ -34,18 +35,28 @@ class RedisPair:
             _, port = asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
         return next(name for name, link in self.links.items() if link.port == int(port))
 
+    def _other(self, primary: str) -> int:
+        return next(link.port for name, link in self.links.items() if name != primary)
+
     def replicated(self) -> bool:
-        """Whether the primary answers and the other server follows it."""
+        """Whether the primary answers, the other server follows it, and the sentinel knows, who looks each 10 s."""
         try:
             primary = self.primary()
             with redis.Redis(
                 port=self.links[primary].target, username=USER, password=self.password, socket_timeout=2
             ) as client:
                 found = client.info("replication")
-            replica = found.get("slave0", {})
-            return bool(found["role"] == "master" and replica.get("state") == "online")
+            follows = found["role"] == "master" and found.get("slave0", {}).get("state") == "online"
+            with redis.Redis(port=self.sentinel_port, decode_responses=True, socket_timeout=2) as asked:
+                known = asked.sentinel_slaves(NAME)
+            return bool(follows and any(item["port"] == self._other(primary) and _good(item) for item in known))
         except (redis.RedisError, OSError):
             return False
+
+
+def _good(replica: dict[str, Any]) -> bool:
+    down = replica["is_sdown"] or replica["is_disconnected"]
+    return bool(replica["is_slave"] and not down and replica["master-link-status"] == "ok")
 
 
 def redis_pair(folder: Path, supervisor: Supervisor, links: Links) -> RedisPair:

@@ -76,7 +76,8 @@ class CacheSink:
                 await pipeline.execute()
         except MasterNotFoundError as error:
             raise SinkUnavailableError("no sentinel that answers knows a primary") from error
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            # uvloop's word for a write to a connection that was reset while it was made is RuntimeError.
             raise SinkUnavailableError(str(error) or type(error).__name__) from error
         self._remember(entries)
 
