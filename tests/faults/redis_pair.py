@@ -39,19 +39,24 @@ class RedisPair:
         return next(link.port for name, link in self.links.items() if name != primary)
 
     def replicated(self) -> bool:
-        """Whether the primary answers, the other server follows it, and the sentinel knows, who looks each 10 s."""
+        """Whether the primary answers and the other server follows it."""
         try:
-            primary = self.primary()
-            with redis.Redis(
-                port=self.links[primary].target, username=USER, password=self.password, socket_timeout=2
-            ) as client:
+            link = self.links[self.primary()]
+            with redis.Redis(port=link.target, username=USER, password=self.password, socket_timeout=2) as client:
                 found = client.info("replication")
-            follows = found["role"] == "master" and found.get("slave0", {}).get("state") == "online"
-            with redis.Redis(port=self.sentinel_port, decode_responses=True, socket_timeout=2) as asked:
-                known = asked.sentinel_slaves(NAME)
-            return bool(follows and any(item["port"] == self._other(primary) and _good(item) for item in known))
         except (redis.RedisError, OSError):
             return False
+        return bool(found["role"] == "master" and found.get("slave0", {}).get("state") == "online")
+
+    def can_fail_over(self) -> bool:
+        """Whether the sentinel, which looks each 10 s, knows that the other server follows."""
+        try:
+            primary = self.primary()
+            with redis.Redis(port=self.sentinel_port, decode_responses=True, socket_timeout=2) as asked:
+                known = asked.sentinel_slaves(NAME)
+        except (redis.RedisError, OSError):
+            return False
+        return any(item["port"] == self._other(primary) and _good(item) for item in known)
 
 
 def _good(replica: dict[str, Any]) -> bool:

@@ -131,8 +131,10 @@ class Suite:
 
     def _ready(self, row: Row) -> None:
         """Nothing is left over from what was before."""
-        wait_until(lambda: self._well() and self.stack.cache.replicated(), RECOVERY_LIMIT)
+        wait_until(self._well, RECOVERY_LIMIT)
         if row.component in ("redis", "sentinel"):
+            cache = self.stack.cache
+            wait_until(lambda: cache.replicated() and cache.can_fail_over(), RECOVERY_LIMIT)
             _pace(self._last_failover + _FAILOVERS_APART - time.monotonic())
 
     def _well(self) -> bool:
