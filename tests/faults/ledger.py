@@ -124,7 +124,7 @@ class Ledger:
             self._judge(account, key, sent, Kept(stored.get(key), marks.get(key), signals.get(key)))
         account.published = len(self._published)
         account.published_again = self._published.total() - len(self._published)
-        _count_writes(account, writes)
+        count_writes(account, writes)
         return account
 
     def _judge(self, account: Account, key: Key, sent: Sent, kept: Kept) -> None:
@@ -194,7 +194,7 @@ class Ledger:
             channel.connection.close()
 
 
-def _count_writes(account: Account, writes: Iterable[tuple[str, int, int, int, float]]) -> None:
+def count_writes(account: Account, writes: Iterable[tuple[str, int, int, int, float]]) -> None:
     """Effects by key and version, those written twice, those behind a later message of their channel, and latencies."""
     effects: Counter[tuple[str, int, int, int]] = Counter()
     first: dict[Key, float] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,22 +60,26 @@ class Probe:
         return len(recent) >= 3 and all(sample.trouble is None for sample in recent)
 
     def serving_from(self, begun: float) -> float:
-        """When it was well for good, counted from `begun`; `begun` itself when it never was in trouble."""
-        found = begun
-        troubled = False
-        for sample in list(self.samples):
-            if sample.answered < begun:
-                continue
-            if sample.trouble is not None:
-                troubled = True
-            elif troubled:
-                found, troubled = sample.answered, False
-        return time.time() if troubled else found
+        """When it was well for good, counted from `begun`."""
+        return serving_from(list(self.samples), begun, time.time())
 
     def troubles(self, begun: float) -> list[str]:
         """What was wrong since `begun`, each once."""
         troubles = {sample.trouble for sample in list(self.samples) if sample.trouble and sample.answered >= begun}
         return sorted({_COUNTS.sub("some", trouble) for trouble in troubles})
+
+
+def serving_from(samples: Sequence[Sample], begun: float, now: float) -> float:
+    """The first good answer after the last bad one since `begun`; without a bad one `begun`, without a good one `now`."""
+    found, troubled = begun, False
+    for sample in samples:
+        if sample.answered < begun:
+            continue
+        if sample.trouble is not None:
+            troubled = True
+        elif troubled:
+            found, troubled = sample.answered, False
+    return now if troubled else found
 
 
 def probes(stack: Stack) -> list[Probe]:
