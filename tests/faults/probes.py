@@ -70,7 +70,7 @@ class Probe:
 
 
 def serving_from(samples: Sequence[Sample], begun: float, now: float) -> float:
-    """The first good answer after the last bad one since `begun`; without a bad one `begun`, without a good one `now`."""
+    """The first good answer after the last bad one since `begun`; `begun` without a bad, `now` without a good one."""
     found, troubled = begun, False
     for sample in samples:
         if sample.answered < begun:
