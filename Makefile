@@ -61,7 +61,7 @@ integration: $(READY) targets-ready servers-ready
 	pytest -q tests/integration
 
 faults-short: $(READY) servers-ready
-	pytest -q tests/faults
+	pytest -q -rs tests/faults
 
 faults: $(READY) servers-ready ## Break each component many times under load, FAULTS="gateway:kill …" or all; goes on where it ended
 	$(VENV)/bin/python -m tests.faults $(FAULTS)
