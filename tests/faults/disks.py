@@ -22,11 +22,11 @@ class Disk:
         state = os.statvfs(self.folder)
         return state.f_bavail * state.f_frsize
 
-    def fill(self) -> None:
-        """Leave nothing. What is written into existing blocks still succeeds, as on any full disk."""
+    def fill(self, leave: int = 0) -> None:
+        """Leave so many bytes. What is written into existing blocks still succeeds, as on any full disk."""
         block = b"\0" * (1 << 20)
         with self._filler.open("ab", buffering=0) as filler:
-            while block:
+            while block and (not leave or self.free > leave):
                 try:
                     filler.write(block)
                 except OSError:
