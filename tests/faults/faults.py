@@ -32,7 +32,7 @@ _LINKS = {
 
 # Below its limit of 50 MB RabbitMQ stops its publishers. Filled to the last byte before it looks, which is each 10 s at
 # the latest, the log of its quorum queues crashes, and it refuses every message until it is restarted.
-_LEFT = {"rabbitmq": 10 << 20}
+_LEFT = {"rabbitmq": 30 << 20}
 
 
 @dataclass(frozen=True)
