@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections import deque
@@ -65,7 +66,16 @@ def _run_some(jobs: deque[tuple[Row, int]], state: report.State) -> None:
             report.save(STATE, state)
             report.write(state, ROOT / "docs")
             if not whole:
+                _keep_logs(Path(name), row, seed)
                 return
+
+
+def _keep_logs(folder: Path, row: Row, seed: int) -> None:
+    """Copy what the programs said: their folder goes with the stack."""
+    kept = STATE.parent / f"{row.component}-{row.fault}-{seed}"
+    kept.mkdir(exist_ok=True)
+    for log in [*folder.glob("*.log"), *folder.glob("redis/*.log")]:
+        shutil.copy(log, kept)
 
 
 def _inject(suite: Suite, row: Row, seed: int, state: report.State) -> bool:

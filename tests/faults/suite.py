@@ -146,7 +146,8 @@ class Suite:
         while not self._well():
             if time.monotonic() > deadline:
                 now = {probe.name: probe.troubles(time.time() - 5) for probe in self._probes}
-                raise NotRecoveredError(f"{row.name}: not recovered after {RECOVERY_LIMIT:g} s: {now}")
+                starts = dict(self._starts())
+                raise NotRecoveredError(f"{row.name}: not recovered after {RECOVERY_LIMIT:g} s: {now}; {starts}")
             time.sleep(0.05)
 
     def _load(self, on: bool) -> None:
