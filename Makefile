@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)/services/src
 export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-stop test test-all test-unit lint unit integration molecule requirements build wheel sanity clean
+.PHONY: help demo demo-stop test test-all test-unit lint unit integration faults-short faults molecule requirements build wheel sanity clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,7 +30,7 @@ targets-ready: # needs no virtual environment: a machine that cannot is told so 
 	@$(PYTHON) -m tools.targets check >/dev/null 2>&1 || \
 		{ $(PYTHON) -m tools.targets install && $(PYTHON) -m tools.targets check >/dev/null; }
 
-test: test-unit sanity integration molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
+test: test-unit sanity integration faults-short molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
 
 test-unit: $(READY) ## Lint, types and unit tests, no server needed
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint unit
@@ -59,6 +59,12 @@ servers-ready:
 
 integration: $(READY) targets-ready servers-ready
 	pytest -q tests/integration
+
+faults-short: $(READY) servers-ready
+	pytest -q -rs tests/faults
+
+faults: $(READY) servers-ready ## Break each component many times under load, FAULTS="gateway:kill …" or all; goes on where it ended
+	$(VENV)/bin/python -m tests.faults $(FAULTS)
 
 .PHONY: benchmark benchmark-database
 benchmark: targets-ready $(READY) servers-ready ## Measure the pipeline against the legacy path on the demo's host (half an hour)

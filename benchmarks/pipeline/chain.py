@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from cryptography.fernet import Fernet
-from tests.integration import brokers
+from tests.integration import brokers, programs
 from tests.integration.servers import free_port, postgres
 
-ROOT = Path(__file__).resolve().parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -72,18 +69,14 @@ def chain(folder: Path, channels: int = 20, gateway_settings: str = "") -> Itera
         telegram, control, port, worker = (free_port() for _ in range(4))
         running = Chain(f"http://127.0.0.1:{control}", f"http://127.0.0.1:{port}", f"http://127.0.0.1:{worker}")
         stack.callback(_stop, running)
-        secrets = {
-            "session-key": Fernet.generate_key().decode(),
-            "api-hash": "0" * 32,
-            "postgres-password": database.password,
-            "rabbitmq-password": broker.password,
-            "redis-password": cache.password,
-        }
-        _register_handler(folder / "packages" / "telegram_stack_handlers-1.dist-info")
-        (folder / "credentials").mkdir()
-        (folder / "state").mkdir(mode=0o700)
-        for name, secret in secrets.items():
-            (folder / "credentials" / name).write_text(secret)
+        programs.prepare(
+            folder,
+            {
+                "postgres-password": database.password,
+                "rabbitmq-password": broker.password,
+                "redis-password": cache.password,
+            },
+        )
         _start(
             running, folder, "simulator", "simulator.main",
             "--state", str(folder / "telegram"), "--port", str(telegram), "--control-port", str(control),
@@ -116,39 +109,18 @@ def _published(running: Chain) -> bool:
     return "telegram_messages_published_total 1.0" in httpx.get(f"{running.gateway}/metrics").text
 
 
-def _register_handler(package: Path) -> None:
-    """What installing the wheel would do: a source tree has no entry points."""
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: telegram-stack-handlers\nVersion: 1\n")
-    (package / "entry_points.txt").write_text(
-        "[telegram_stack.handlers]\nsignals = telegram_stack.worker.signal_handler:SignalHandler\n"
-    )
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "services" / "src"), str(folder / "packages")]),
-        "CREDENTIALS_DIRECTORY": str(folder / "credentials"),
-    }
-
-
-def _line(module: str) -> list[str]:
-    return [sys.executable, "-c", f"import sys; from telegram_stack.{module} import main; sys.exit(main())"]
-
-
 def _start(running: Chain, folder: Path, name: str, module: str, *arguments: str) -> None:
     with (folder / f"{name}.log").open("wb") as log:
         running.processes[name] = subprocess.Popen(
-            [*_line(module), *arguments], env=_environment(folder), stdout=log, stderr=log
+            [*programs.line(module), *arguments], env=programs.environment(folder), stdout=log, stderr=log
         )
 
 
 def _import_session(running: Chain, folder: Path) -> None:
     session = httpx.post(f"{running.control}/sessions").json()["session"]
     subprocess.run(
-        [*_line("gateway.main"), "import-session", "--config", str(folder / "gateway.toml")],
-        env=_environment(folder), input=session.encode(), check=True, capture_output=True,
+        [*programs.line("gateway.main"), "import-session", "--config", str(folder / "gateway.toml")],
+        env=programs.environment(folder), input=session.encode(), check=True, capture_output=True,
     )  # fmt: skip
 
 

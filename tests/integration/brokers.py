@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Broker:
     start: Callable[[], None]
     stop: Callable[[], None]
     metrics_port: int = 0
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
+    """The broker's process, if it runs."""
 
     def channel(self) -> Any:
         """A blocking channel; closing its connection is the caller's."""
@@ -99,7 +101,7 @@ def rabbitmq(folder: Path, *, metrics: bool = False) -> Iterator[Broker]:
         process.terminate()
         process.wait(timeout=60)
 
-    broker = Broker(port, password, start, stop, metrics_port)
+    broker = Broker(port, password, start, stop, metrics_port, running)
     port_mapper = subprocess.Popen(["epmd", "-port", str(mapper), "-address", "127.0.0.1"], env=environment)
     try:
         start()

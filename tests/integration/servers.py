@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Postgres:
     host: str = "127.0.0.1"
     control: tuple[str, ...] = ()
     """`pg_ctl` for this cluster."""
+    process: subprocess.Popen[bytes] | None = None
+    """The server as it was started first."""
 
     def stop(self) -> None:
         """End it as a shutdown of its host would."""
@@ -73,13 +75,16 @@ def postgres_programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres(**settings: object) -> Iterator[Postgres]:
-    """A cluster of its own with the schema, run with `settings`; stopped and removed afterwards."""
+def postgres(below: Path | None = None, /, **settings: object) -> Iterator[Postgres]:
+    """A cluster of its own with the schema, run with `settings`; stopped and removed afterwards.
+
+    Its folder is made in `below`, which the database's user must be able to enter; without it among temporary ones.
+    """
     programs = postgres_programs()
     assert programs is not None
     # PostgreSQL refuses root; the folder is outside of pytest's, which other users cannot enter.
     user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="telegram-stack-") as name:
+    with tempfile.TemporaryDirectory(prefix="telegram-stack-", dir=below) as name:
         folder = Path(name)
         if user:
             shutil.chown(folder, "postgres")
@@ -101,7 +106,7 @@ def postgres(**settings: object) -> Iterator[Postgres]:
         try:
             _until_serving(running, server)
             create_schema(running)
-            yield running
+            yield replace(running, process=server)
         finally:
             subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True, cwd="/")
             server.wait(timeout=30)

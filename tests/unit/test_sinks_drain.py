@@ -196,3 +196,12 @@ async def test_without_a_linger_nothing_rests() -> None:
         raise AssertionError("rested")
 
     await drain(Commanded(spool), spool, Notes(), sleep=rest)
+
+
+@pytest.mark.requirement("GW-05")
+async def test_however_long_a_sink_was_away_it_is_tried_again_within_two_seconds() -> None:
+    _, notes, slept = await run(ListSpool(batch(1)), *[unavailable] * 20)
+    assert len(slept) == len(notes.reasons) == 20
+    assert slept[0] <= 0.1
+    assert 1.0 <= slept[-1] <= 2.0
+    assert max(slept) <= 2.0

@@ -151,7 +151,8 @@ class CacheClient:
             raise CacheUnavailableError(f"not asked: {self.reason}")
         try:
             result = await work(self._primary.redis)
-        except (RedisError, OSError, TimeoutError) as error:
+        # RuntimeError is uvloop's word for a write to a connection that was reset while it was made.
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
             self._fail(words(error))
             raise CacheUnavailableError(words(error)) from error
         except BaseException:  # or a cancelled call would leave the breaker half-open for ever

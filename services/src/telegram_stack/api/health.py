@@ -101,7 +101,7 @@ def cache_check(config: CacheConfig) -> Check:
         except MasterNotFoundError as error:
             sentinels = ", ".join(config.sentinels)
             raise UnhealthyError(f"no sentinel ({sentinels}) names a primary of {config.sentinel_name}") from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:  # RuntimeError: uvloop's for a connection that was reset
             raise UnhealthyError(f"the primary: {str(error) or type(error).__name__}") from error
         return None
 

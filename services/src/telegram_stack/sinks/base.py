@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 Sleep = Callable[[float], Awaitable[None]]
 
+_RETRY_LIMIT = 2.0
+"""Seconds between two attempts at most: a longer pause would outlast a fail-over or a restart downstream."""
+
 
 class SinkUnavailableError(Exception):
     """Trying the same again later makes sense. `remaining` is what was not accepted, None for all of it."""
@@ -91,7 +94,7 @@ async def drain(
     """
     pace = Linger(linger)
     finished = time.monotonic()
-    backoff = Backoff(first=0.1, limit=10.0)
+    backoff = Backoff(first=0.1, limit=_RETRY_LIMIT)
     async for batch in spool.batches(sink.name, batch_size):
         waiting: Sequence[Entry] = batch
         while waiting:

@@ -64,7 +64,7 @@ class CacheSink:
                     pipeline.sadd(cache_keys.pending_channels(consumer), *channel_ids)
                     pipeline.expire(cache_keys.pending_channels(consumer), cache_keys.RECENT_SECONDS)
                 await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # RuntimeError: see cache.CacheClient
             raise SinkUnavailableError(cache.words(error)) from error
         self._remember(entries)
 

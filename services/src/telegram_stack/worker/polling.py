@@ -21,7 +21,7 @@ from telegram_stack.worker.broker import Delivery
 from telegram_stack.worker.cache import ConsumerCache, Key
 from telegram_stack.worker.config import WorkerConfig
 from telegram_stack.worker.processing import Outcome, Processor
-from telegram_stack.worker.state import COMMITS, Link, count, wait
+from telegram_stack.worker.state import COMMITS, RETRY_LIMIT, Link, count, wait
 from telegram_stack.worker.stored import Page, Stored
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Poller:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Poll until `stop` is set; a batch that was begun is finished."""
-        backoff = Backoff(first=0.2, limit=5.0)
+        backoff = Backoff(first=0.2, limit=RETRY_LIMIT)
         while not stop.is_set():
             try:
                 more = await self.poll()

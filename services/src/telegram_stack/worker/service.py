@@ -13,7 +13,7 @@ from telegram_stack.topology import retry_queue
 from telegram_stack.worker.broker import BrokerUnavailableError, Delivery, Subscription
 from telegram_stack.worker.config import WorkerConfig
 from telegram_stack.worker.processing import Outcome, Processor
-from telegram_stack.worker.state import COMMITS, QUEUE_UP, Link, count, wait
+from telegram_stack.worker.state import COMMITS, QUEUE_UP, RETRY_LIMIT, Link, count, wait
 
 
 class Worker:
@@ -40,7 +40,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then finish what was handed over. Cancelling gives it back to the queue."""
-        backoff = Backoff(first=0.2, limit=5.0)
+        backoff = Backoff(first=0.2, limit=RETRY_LIMIT)
         while not stop.is_set():
             try:
                 subscription = await self._subscribe()
@@ -82,7 +82,7 @@ class Worker:
         After a while the broker gets the messages back, once: it would close the channel in the end, and each
         redelivery counts towards the limit.
         """
-        backoff = Backoff(first=0.1, limit=5.0)
+        backoff = Backoff(first=0.1, limit=RETRY_LIMIT)
         started = time.monotonic()
         while True:
             attempt = time.monotonic()
