@@ -159,11 +159,20 @@ async def running(
     counts: Mapping[int, int] | None = None,
     folder: str = ".",
     pending_limit: int = 50_000,
+    retain: int = 10_000,
+    reserve_bytes: int = 0,
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway until the end of the block, then handed over; `cursors` and `counts` are known before."""
     (session.path.parent / folder).mkdir(exist_ok=True)
-    spool = Spool(session.path.parent / folder / "spool.db", [sink.name for sink in sinks], pending_limit=pending_limit)
+    path = session.path.parent / folder / "spool.db"
+    spool = Spool(
+        path,
+        [sink.name for sink in sinks],
+        pending_limit=pending_limit,
+        retain=retain,
+        reserve_bytes=reserve_bytes,
+    )
     await spool.open()
     known = spool.stored_channels()
     for channel_id, last in (cursors or {}).items():
@@ -183,8 +192,9 @@ async def running(
         receiving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await receiving
-        await spool.commit()
-        await asyncio.wait_for(spool.drained(), 10)
+        async with asyncio.timeout(20):
+            await spool.commit()
+            await spool.drained()
         for task in drains:
             task.cancel()
         await asyncio.gather(*drains, return_exceptions=True)

@@ -65,6 +65,7 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     `linger_ms` is how long a commit waits for more events in a flood (the calmer, the shorter), `group_limit` how many
     it takes at most.
     `retain` events stay behind the slowest sink: what comes twice within them is recognised.
+    `reserve_mb` of the disk are kept beside it, to be given back for trimming when the disk is full; 0 keeps none.
     `pending_limit` events wait for a spool that cannot be written (full disk); above it updates are not taken,
     and history brings them later.
     """
@@ -73,6 +74,7 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     linger_ms: Annotated[float, msgspec.Meta(ge=0, le=100)] = 3.0
     group_limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
     retain: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    reserve_mb: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 16
     pending_limit: Count = 50_000
 
 

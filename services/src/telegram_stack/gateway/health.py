@@ -34,7 +34,8 @@ class Health(msgspec.Struct, rename="camel", kw_only=True):
     """The whole answer.
 
     `recovering` counts the channels of which something may be missing, `recovery` says how far that is, `floodWaits`
-    which of Telegram's methods must not be used for how many seconds.
+    which of Telegram's methods must not be used for how many seconds. `spoolReserveBytes` is what a full disk can be
+    given back; 0 while it is given back.
     """
 
     status: Status
@@ -49,6 +50,7 @@ class Health(msgspec.Struct, rename="camel", kw_only=True):
     flood_waits: dict[str, int]
     spool_pending: int
     spool_sequence: int
+    spool_reserve_bytes: int
     sinks: dict[str, SinkHealth]
 
     @property
@@ -109,6 +111,7 @@ class HealthCheck(Observer):
             flood_waits={method: math.ceil(seconds) for method, seconds in self._source.floods.waiting().items()},
             spool_pending=self._spool.pending,
             spool_sequence=self._spool.last_seq,
+            spool_reserve_bytes=self._spool.reserve_bytes,
             sinks=sinks,
         )
 

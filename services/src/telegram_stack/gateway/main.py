@@ -127,6 +127,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             group_limit=config.spool.group_limit,
             retain=config.spool.retain,
             pending_limit=config.spool.pending_limit,
+            reserve_bytes=config.spool.reserve_mb << 20,
         )
         await spool.open()
         stack.push_async_callback(_close_spool, spool)

@@ -87,6 +87,11 @@ class Metrics(Reception, Observer):
         )
         self._pending = Gauge("telegram_spool_pending_events", "Events that wait for their commit", registry=registry)
         self._bytes = Gauge("telegram_spool_bytes", "Size of the spool on disk", registry=registry)
+        self._reserve = Gauge(
+            "telegram_spool_reserve_bytes",
+            "Room kept to be given back to a full disk; 0 while it is given back",
+            registry=registry,
+        )
         self._last_seq = Gauge("telegram_spool_last_sequence", "Newest entry of the spool", registry=registry)
 
         self._cursor = Gauge("telegram_sink_cursor_sequence", "Last entry done", ["sink"], registry=registry)
@@ -208,6 +213,7 @@ class Metrics(Reception, Observer):
         self._failure_queue.set(max((self._spool.lag(sink) for sink in self._sinks), default=0))
         self._pending.set(self._spool.pending)
         self._bytes.set(self._spool.size())
+        self._reserve.set(self._spool.reserve_bytes)
         self._last_seq.set(self._spool.last_seq)
         self._queued.set(source.queued_updates)
         self._open.set(source.progress.channels_open)
