@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.gateways import Gateway, ListSink, post, running
@@ -119,7 +120,7 @@ async def test_a_disk_that_the_spool_itself_fills_is_freed_by_the_reserve(
     """Sinks that are away for long: when they are back, nobody has to make room by hand."""
     sinks = [SlowSink("database"), SlowSink("queue")]
     sinks[1].open.set()
-    settings = {"pending_limit": 200, "retain": 0, "reserve_bytes": RESERVE}
+    settings: dict[str, Any] = {"pending_limit": 200, "retain": 0, "reserve_bytes": RESERVE}
     sent: set[tuple[int, int]] = set()
     async with running(session, sinks, folder="disk", **settings) as gateway:
         await gateway.complete()

@@ -9,6 +9,7 @@ import msgspec
 
 from telegram_stack.database import DatabaseConfig, Port
 from telegram_stack.sinks.cache import CacheConfig
+from telegram_stack.sinks.push import PushConfig
 from telegram_stack.sinks.queue import QueueConfig
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -92,6 +93,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     spool: SpoolConfig = SpoolConfig()
     queue: QueueConfig = QueueConfig()
     cache: CacheConfig = CacheConfig()
+    push: PushConfig = PushConfig()
     bind_address: str = "127.0.0.1"
     port: Port = 4006
     token_file: str | None = None

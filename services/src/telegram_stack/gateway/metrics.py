@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -66,6 +66,12 @@ class Metrics(Reception, Observer):
             "How long the recovery that runs has taken; 0 when none runs",
             registry=registry,
         )
+        self._synced = Counter(
+            "telegram_synced_messages", "Messages that a backfill on request has brought", registry=registry
+        )
+        self._sync_open = Gauge(
+            "telegram_sync_channels", "Channels that the backfill has not read to its end", registry=registry
+        )
         self._flood = Counter(
             "telegram_flood_wait_seconds", "Pauses that Telegram asked for", ["method"], registry=registry
         )
@@ -109,6 +115,9 @@ class Metrics(Reception, Observer):
         self._quarantined = Gauge(
             "telegram_sink_quarantined_events", "Events that a sink refused for good", ["sink"], registry=registry
         )
+        self._given_up = Counter(
+            "telegram_push_given_up_events", "Events that an address far behind never gets", ["sink"], registry=registry
+        )
         self._published = Counter("telegram_messages_published", "Events that the queue confirmed", registry=registry)
         self._failures = Counter(
             "telegram_publish_failures", "Failed writes to the queue", ["reason"], registry=registry
@@ -150,6 +159,14 @@ class Metrics(Reception, Observer):
         """These came from Telegram's records."""
         for event in events:
             self._recovered.labels(event.kind).inc()
+
+    def synced(self, events: Sequence[Event]) -> None:
+        """A backfill on request has brought these."""
+        self._synced.inc(len(events))
+
+    def follow_sync(self, channels_open: Callable[[], int]) -> None:
+        """Ask `channels_open` how many channels a backfill has not read to their end."""
+        self._sync_open.set_function(channels_open)
 
     def flood_wait(self, method: str, seconds: int) -> None:
         """Telegram asked for a pause."""
@@ -200,6 +217,10 @@ class Metrics(Reception, Observer):
         """`entries` went into quarantine."""
         if sink == "queue":
             self._failures.labels("rejected").inc(len(entries))
+
+    def given_up(self, sink: str, events: int) -> None:
+        """A push address is too far behind: it never gets these."""
+        self._given_up.labels(sink).inc(events)
 
     async def refresh(self, source: TelegramSource) -> None:
         """Bring the gauges up to date."""

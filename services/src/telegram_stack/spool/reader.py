@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -64,12 +64,10 @@ class Reader:
         row = await self._run(lambda: self._connection.execute(query, (position,)).fetchone())
         return None if row is None else float(row[0])
 
-    # Quarantine
+    # What others write, seldom
 
-    async def quarantine(self, sink: str, entries: Iterable[Entry], reason: str) -> None:
-        """Keep `entries` aside for `sink`, and wait until they are on disk."""
-        rows = [(sink, entry.seq, reason, time.time(), entry.body) for entry in entries]
-        statement = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)"
+    async def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Wait until it is on disk."""
         while True:
             try:
                 await self._run(lambda: self._connection.executemany(statement, rows))
@@ -77,6 +75,35 @@ class Reader:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return
+
+    async def note(self, name: str, body: bytes) -> None:
+        """Keep `body` under `name`, and wait until it is on disk."""
+        await self._write("INSERT OR REPLACE INTO notes VALUES (?, ?)", [(name, body)])
+
+    async def noted(self, name: str) -> bytes | None:
+        """What is kept under `name`."""
+        query = "SELECT body FROM notes WHERE name = ?"
+        row = await self._run(lambda: self._connection.execute(query, (name,)).fetchone())
+        return None if row is None else bytes(row[0])
+
+    async def quarantine(self, sink: str, entries: Iterable[Entry], reason: str) -> None:
+        """Keep `entries` aside for `sink`, and wait until they are on disk."""
+        rows = [(sink, entry.seq, reason, time.time(), entry.body) for entry in entries]
+        await self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)", rows)
+
+    async def quarantine_entries(self, sink: str, position: int, limit: int) -> list[Entry]:
+        """At most `limit` of what `sink` has refused behind entry `position`, in order."""
+        return await self._run(self._quarantine_entries, sink, position, limit)
+
+    def _quarantine_entries(self, sink: str, position: int, limit: int) -> list[Entry]:
+        query = "SELECT seq, body, at FROM quarantine WHERE sink = ? AND seq > ? ORDER BY seq LIMIT ?"
+        rows = self._connection.execute(query, (sink, position, limit))
+        return [Entry(seq, decode(body), body, at) for seq, body, at in rows]
+
+    async def release(self, sink: str, seqs: Iterable[int]) -> None:
+        """Forget that `sink` has refused `seqs`."""
+        rows = [(sink, seq) for seq in seqs]
+        await self._write("DELETE FROM quarantine WHERE sink = ? AND seq = ?", rows)
 
     async def quarantined(self) -> dict[str, int]:
         """How many events each sink has refused for good."""

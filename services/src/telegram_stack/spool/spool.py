@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -181,6 +181,14 @@ class Spool:
         """Keep aside what `sink` will never accept, and wait until it is on disk."""
         await self._reader.quarantine(sink, entries, reason)
 
+    async def quarantine_entries(self, sink: str, position: int, limit: int) -> list[Entry]:
+        """At most `limit` of what `sink` has refused behind entry `position`, in order."""
+        return await self._reader.quarantine_entries(sink, position, limit)
+
+    async def release(self, sink: str, seqs: Iterable[int]) -> None:
+        """`sink` has accepted after all what it had refused."""
+        await self._reader.release(sink, seqs)
+
     async def quarantined(self) -> dict[str, int]:
         """How many events each sink has refused for good."""
         return await self._reader.quarantined()
@@ -188,6 +196,14 @@ class Spool:
     async def remembered(self, channel_id: int, first: int, last: int) -> set[int]:
         """The messages from `first` to `last` that were not deleted, as far as the spool still has them."""
         return await self._reader.remembered(channel_id, first, last)
+
+    async def note(self, name: str, body: bytes) -> None:
+        """Keep `body` under `name`, and wait until it is on disk."""
+        await self._reader.note(name, body)
+
+    async def noted(self, name: str) -> bytes | None:
+        """What is kept under `name`; None without anything."""
+        return await self._reader.noted(name)
 
     # State
 
@@ -221,9 +237,9 @@ class Spool:
         while self._pending > self._pending_limit // 2:
             await self._changed.wait()
 
-    async def drained(self) -> None:
-        """Wait until every sink has done everything that is committed."""
-        while any(seq < self._last_seq for seq in self._cursors.values()):
+    async def drained(self, sinks: Collection[str] | None = None) -> None:
+        """Wait until `sinks`, or else all, have done everything that is committed."""
+        while any(self._cursors[sink] < self._last_seq for sink in sinks or self._cursors):
             await self._changed.wait()
 
     @property
