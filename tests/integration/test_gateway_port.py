@@ -182,3 +182,33 @@ def test_a_backfill_is_asked_for_at_the_port_and_goes_on_after_a_kill(telegram: 
         assert "telegram_sync_channels 0.0" in gateway.get("/metrics").text
         wait(lambda: set(received) == set(range(51, 601)), "the newest are pushed", 60)
         assert len(received) <= 2750 + 256 + 100, "a kill repeats one batch and one page at most"
+
+
+@pytest.mark.requirement("GW-08")
+def test_photos_at_the_port(telegram: Telegram, gateway: Gateway) -> None:
+    with receiver({}, []) as address:
+        configure(gateway, address)
+        assert gateway.command("import-session", text=telegram.session()).returncode == 0
+        gateway.start()
+        gateway.connected()
+        posted = httpx.post(f"{telegram.control}/messages", json={"count": 10, "photo": True}).json()["messages"]
+        (channel, number), (_, other) = [
+            (m["channel_id"], m["message_id"]) for m in posted if m["channel_id"] == posted[0]["channel_id"]
+        ]
+        photo = gateway.get(f"/photo/{channel}/{number}")
+        assert (photo.status_code, photo.headers["content-type"]) == (200, "image/jpeg")
+        assert photo.content.startswith(b"\xff\xd8")
+        file = gateway.folder / "state" / "photo_cache" / f"{channel}_{number}.jpg"
+        assert file.read_bytes() == photo.content
+        httpx.post(f"{telegram.control}/faults", json={"floods": {"getFile": 30}}).raise_for_status()
+        refused = gateway.get(f"/photo/{channel}/{other}")
+        assert refused.status_code == 503
+        assert 25 <= int(refused.headers["retry-after"]) <= 30
+        assert gateway.get("/health").json()["floodWaits"]["getFile"] > 0
+        assert gateway.get(f"/photo/{channel}/{number}").status_code == 200  # from the cache
+        assert gateway.get(f"/photo/{channel}/0").status_code == 404
+        assert gateway.get(f"/photo/{channel}/one").status_code == 422
+        assert 'telegram_photo_requests_total{result="cached"} 1.0' in gateway.get("/metrics").text
+        edit = {"channel_id": channel, "message_id": number, "text": "edited"}
+        httpx.post(f"{telegram.control}/edits", json=edit).raise_for_status()
+        wait(lambda: not file.exists(), "what was edited is not kept")

@@ -79,6 +79,12 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     pending_limit: Count = 50_000
 
 
+class PhotosConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[photos]``: those asked for stay in ``photo_cache`` beside the spool, at most `cache_mb` megabytes."""
+
+    cache_mb: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 512
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start.
 
@@ -94,6 +100,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueConfig = QueueConfig()
     cache: CacheConfig = CacheConfig()
     push: PushConfig = PushConfig()
+    photos: PhotosConfig = PhotosConfig()
     bind_address: str = "127.0.0.1"
     port: Port = 4006
     token_file: str | None = None
@@ -107,6 +114,11 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     def session_path(self) -> Path:
         """Where the encrypted session is."""
         return Path(self.telegram.session_file)
+
+    @property
+    def photo_cache(self) -> Path:
+        """Where photos are kept."""
+        return self.spool_path.with_name("photo_cache")
 
     @property
     def spool_path(self) -> Path:

@@ -22,6 +22,7 @@ from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
 from telegram_stack.gateway.health import HealthCheck
 from telegram_stack.gateway.metrics import Metrics
+from telegram_stack.gateway.photos import photo_routes
 from telegram_stack.gateway.replay import Replay, replay_push
 from telegram_stack.gateway.sync import sync_routes
 from telegram_stack.gateway.trace import Trace
@@ -36,6 +37,7 @@ from telegram_stack.spool import Entry, Spool, SpoolError
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.client import Server
 from telegram_stack.telegram.login import Login
+from telegram_stack.telegram.photos import PhotoCache, Photos
 from telegram_stack.telegram.session import SessionError, SessionFile
 from telegram_stack.telegram.source import Limits, TelegramSource
 from telegram_stack.telegram.sync import Sync
@@ -81,14 +83,17 @@ def import_session(arguments: Sequence[str]) -> int:
 class _Observers(Observer):
     """Tells several."""
 
-    def __init__(self, metrics: Metrics, health: HealthCheck, trace: Trace) -> None:
-        self._metrics, self._health, self._trace = metrics, health, trace
+    def __init__(self, metrics: Metrics, health: HealthCheck, trace: Trace, photos: Photos) -> None:
+        self._metrics, self._health, self._trace, self._photos = metrics, health, trace, photos
 
     def written(self, sink: str, entries: Sequence[Entry]) -> None:
         """`entries` are durable downstream."""
         self._metrics.written(sink, entries)
         self._health.written(sink, entries)
         self._trace.written(sink, entries)
+        for entry in entries:
+            if entry.event.kind != "new":  # from whichever sink is first
+                self._photos.forget(*entry.event.key)
 
     def unavailable(self, sink: str, reason: str) -> None:
         """The sink was tried in vain."""
@@ -167,7 +172,9 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         metrics.follow_sync(lambda: sync.progress.channels_open)
         health = HealthCheck(source, spool, channels, names, program.version(), sync=lambda: sync.progress)
         trace = Trace()
-        observers = _Observers(metrics, health, trace)
+        photos = Photos(source, channels, PhotoCache(config.photo_cache, config.photos.cache_mb << 20))
+        metrics.follow_photos(lambda: photos.cached_bytes)
+        observers = _Observers(metrics, health, trace, photos)
         login = Login(session, source.login_client, lambda: source.state == "connected")
         stack.push_async_callback(login.close)
         app = application(
@@ -178,7 +185,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             source=source,
             login=login,
             access=_access(config),
-            more=[*Replay(spool, pushes).routes(), *sync_routes(sync)],
+            more=[*Replay(spool, pushes).routes(), *sync_routes(sync), *photo_routes(photos, metrics.photo)],
         )
         services = [
             asyncio.create_task(serve(app, config.bind_address, config.port, lambda _port: _ready()), name="http"),

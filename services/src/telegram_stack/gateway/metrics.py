@@ -72,6 +72,13 @@ class Metrics(Reception, Observer):
         self._sync_open = Gauge(
             "telegram_sync_channels", "Channels that the backfill has not read to its end", registry=registry
         )
+        self._photos = Counter(
+            "telegram_photo_requests",
+            "Photos asked for: cached, downloaded, missing or unavailable",
+            ["result"],
+            registry=registry,
+        )
+        self._photo_bytes = Gauge("telegram_photo_cache_bytes", "Photos that are kept on disk", registry=registry)
         self._flood = Counter(
             "telegram_flood_wait_seconds", "Pauses that Telegram asked for", ["method"], registry=registry
         )
@@ -167,6 +174,14 @@ class Metrics(Reception, Observer):
     def follow_sync(self, channels_open: Callable[[], int]) -> None:
         """Ask `channels_open` how many channels a backfill has not read to their end."""
         self._sync_open.set_function(channels_open)
+
+    def photo(self, result: str) -> None:
+        """A photo was asked for."""
+        self._photos.labels(result).inc()
+
+    def follow_photos(self, cached_bytes: Callable[[], int]) -> None:
+        """Ask `cached_bytes` how much is kept."""
+        self._photo_bytes.set_function(cached_bytes)
 
     def flood_wait(self, method: str, seconds: int) -> None:
         """Telegram asked for a pause."""
