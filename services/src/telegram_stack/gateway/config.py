@@ -60,6 +60,26 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"an own server needs telegram.{', telegram.'.join(missing)} as well")
 
 
+class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[proxy]``: what the gateway reaches Telegram through.
+
+    `secret_file` names a credential: the password of `user` at a SOCKS5 proxy that asks for one, an MTProxy's secret.
+    """
+
+    kind: Literal["none", "socks5", "mtproxy"] = "none"
+    host: str | None = None
+    port: Port | None = None
+    user: str | None = None
+    secret_file: str | None = None
+
+    def __post_init__(self) -> None:
+        needed = {"none": (), "socks5": ("host", "port"), "mtproxy": ("host", "port", "secret_file")}[self.kind]
+        if missing := [name for name in needed if getattr(self, name) is None]:
+            raise ValueError(f"proxy.kind {self.kind} needs proxy.{', proxy.'.join(missing)} as well")
+        if self.user is not None and self.secret_file is None:
+            raise ValueError("proxy.user needs proxy.secret_file, the credential with the password, as well")
+
+
 class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Section ``[spool]``: the SQLite file between Telegram and the sinks.
 
@@ -101,6 +121,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheConfig = CacheConfig()
     push: PushConfig = PushConfig()
     photos: PhotosConfig = PhotosConfig()
+    proxy: ProxyConfig = ProxyConfig()
     bind_address: str = "127.0.0.1"
     port: Port = 4006
     token_file: str | None = None

@@ -38,6 +38,7 @@ from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.client import Server
 from telegram_stack.telegram.login import Login
 from telegram_stack.telegram.photos import PhotoCache, Photos
+from telegram_stack.telegram.proxy import Proxy, ProxyError
 from telegram_stack.telegram.session import SessionError, SessionFile
 from telegram_stack.telegram.source import Limits, TelegramSource
 from telegram_stack.telegram.sync import Sync
@@ -116,7 +117,7 @@ async def run(config: GatewayConfig, stop: asyncio.Event) -> None:
     """
     try:
         await _run(config, stop)
-    except (SessionError, SpoolError) as error:
+    except (SessionError, SpoolError, ProxyError) as error:
         raise program.CannotRunError(str(error)) from error
 
 
@@ -157,6 +158,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             api_hash=api_hash,
             version=program.version(),
             server=_server(config),
+            proxy=_proxy(config),
             limits=_limits(config),
             connect_timeout=config.telegram.connect_timeout,
             watchdog_seconds=config.telegram.watchdog_seconds,
@@ -264,6 +266,14 @@ def _server(config: GatewayConfig) -> Server | None:
     ):
         return None
     return Server(telegram.server_address, telegram.server_port, telegram.server_dc_id, telegram.server_public_key)
+
+
+def _proxy(config: GatewayConfig) -> Proxy | None:
+    proxy = config.proxy
+    if proxy.kind == "none" or proxy.host is None or proxy.port is None:
+        return None
+    secret = None if proxy.secret_file is None else read_secret(proxy.secret_file)
+    return Proxy(proxy.kind, proxy.host, proxy.port, proxy.user, secret)
 
 
 def _access(config: GatewayConfig) -> Access:

@@ -23,6 +23,7 @@ from telegram_stack.telegram.catchup import CatchUp
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.client import TEMPORARY, VOID, Client, Server, lost, void_cause
 from telegram_stack.telegram.convert import marked
+from telegram_stack.telegram.proxy import Proxy
 from telegram_stack.telegram.reading import Reader
 from telegram_stack.telegram.recovery import Progress, Recovery
 from telegram_stack.telegram.session import SessionError, SessionFile
@@ -91,6 +92,7 @@ class TelegramSource:
         api_hash: str,
         version: str,
         server: Server | None = None,
+        proxy: Proxy | None = None,
         limits: Limits | None = None,
         connect_timeout: float = 10.0,
         watchdog_seconds: float = 15.0,
@@ -104,6 +106,8 @@ class TelegramSource:
         self._api_hash = api_hash
         self._version = version
         self._server = server
+        self._proxy_options = {} if proxy is None else proxy.client_options()
+        self._through = "" if proxy is None else f" (through the {proxy.kind} proxy {proxy.host}:{proxy.port})"
         self._limits = limits or Limits()
         self._connect_timeout = connect_timeout
         self._watchdog_seconds = watchdog_seconds
@@ -145,7 +149,7 @@ class TelegramSource:
                 except Exception as error:
                     if not isinstance(error, TEMPORARY):
                         log.exception("the connection ended by an error that nobody foresaw")
-                    self._note("connecting", str(error) or type(error).__name__)
+                    self._note("connecting", f"{str(error) or type(error).__name__}{self._through}")
                     await asyncio.sleep(backoff.next())
         finally:
             self.state = "stopped"
@@ -195,6 +199,7 @@ class TelegramSource:
             flood_sleep_threshold=0,  # a sleep inside the update loop would silence every channel
             catch_up=True,
             sequential_updates=True,
+            **self._proxy_options,
             **options,
         )
         client.on_gap = self._channels.reopen
