@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from telegram_stack.simulator.model import BOT, Draft
 from telegram_stack.simulator.server import Server as Telegram
 from telegram_stack.simulator.server import Settings
 from telegram_stack.simulator.store import Store
-from telegram_stack.sinks.base import drain
+from telegram_stack.sinks.base import Sink, drain
 from telegram_stack.spool import Channel, Entry, Spool
 from telegram_stack.telegram.channels import Channels, Policy
 from telegram_stack.telegram.convert import marked
@@ -152,18 +152,31 @@ def ready_session(telegram: Telegram, phone: str = "5511999990000") -> str:
 @asynccontextmanager
 async def running(
     session: SessionFile,
-    sinks: Sequence[ListSink],
+    sinks: Sequence[Sink],
     policy: Policy = "all",
     *,
     cursors: Mapping[int, int] | None = None,
     counts: Mapping[int, int] | None = None,
     folder: str = ".",
     pending_limit: int = 50_000,
+    retain: int = 10_000,
+    reserve_bytes: int = 0,
+    unfinished: Collection[str] = (),
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
-    """A gateway until the end of the block, then handed over; `cursors` and `counts` are known before."""
+    """A gateway until the end of the block, then handed over; `cursors` and `counts` are known before.
+
+    `unfinished` names sinks that may be behind at the end.
+    """
     (session.path.parent / folder).mkdir(exist_ok=True)
-    spool = Spool(session.path.parent / folder / "spool.db", [sink.name for sink in sinks], pending_limit=pending_limit)
+    path = session.path.parent / folder / "spool.db"
+    spool = Spool(
+        path,
+        [sink.name for sink in sinks],
+        pending_limit=pending_limit,
+        retain=retain,
+        reserve_bytes=reserve_bytes,
+    )
     await spool.open()
     known = spool.stored_channels()
     for channel_id, last in (cursors or {}).items():
@@ -183,8 +196,9 @@ async def running(
         receiving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await receiving
-        await spool.commit()
-        await asyncio.wait_for(spool.drained(), 10)
+        async with asyncio.timeout(20):
+            await spool.commit()
+            await spool.drained([sink.name for sink in sinks if sink.name not in unfinished])
         for task in drains:
             task.cancel()
         await asyncio.gather(*drains, return_exceptions=True)

@@ -15,9 +15,9 @@ from tests.integration.servers import until
 
 from telegram_stack.simulator import objects, rpc_auth
 from telegram_stack.simulator.server import Server as Telegram
+from telegram_stack.telegram.client import Server
 from telegram_stack.telegram.login import Login, LoginConflictError
 from telegram_stack.telegram.session import SessionFile
-from telegram_stack.telegram.source import Server
 
 PHONE, PASSWORD = "5511999991234", "tr\u00e8s secret"
 

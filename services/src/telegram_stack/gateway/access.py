@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 Handler = Callable[[Request], Awaitable[Response]]
+Route = tuple[str, str, Handler]
+"""A path, its method, and who handles it."""
 
 _PUBLIC = ("/health",)
 _WITHOUT_TOKEN = ("/health", "/metrics")

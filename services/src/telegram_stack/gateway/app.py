@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route as StarletteRoute
 
-from telegram_stack.gateway.access import Access, Handler
+from telegram_stack.gateway.access import Access, Route
 from telegram_stack.gateway.health import HealthCheck
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.gateway.trace import Trace
@@ -40,11 +40,12 @@ def application(
     source: TelegramSource,
     login: Login,
     access: Access,
+    more: Sequence[Route] = (),
 ) -> Starlette:
     """``/health`` (200 when it serves, else 503), ``/metrics``, ``/trace``, and the log-in.
 
     ``GET /login`` tells how it is, ``POST /login`` {phone} begins it, ``POST /login/input`` {value} gives the code or
-    the password, ``DELETE /login`` cancels it. 409 when it is not in a state for that.
+    the password, ``DELETE /login`` cancels it. 409 when it is not in a state for that. `more` is guarded as well.
     """
 
     async def get_health(_request: Request) -> Response:
@@ -93,7 +94,7 @@ def application(
             return _json({"error": str(error)}, 409)
         return _json(login.state, 202)
 
-    routes: list[tuple[str, str, Handler]] = [
+    routes: list[Route] = [
         ("/health", "GET", get_health),
         ("/metrics", "GET", get_metrics),
         ("/trace", "GET", get_traces),
@@ -102,9 +103,10 @@ def application(
         ("/login", "POST", start_login),
         ("/login", "DELETE", cancel_login),
         ("/login/input", "POST", give_input),
+        *more,
     ]
     return Starlette(
-        routes=[Route(path, access.guarded(handler), methods=[method]) for path, method, handler in routes]
+        routes=[StarletteRoute(path, access.guarded(handler), methods=[method]) for path, method, handler in routes]
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from telegram_stack.database import DatabaseConfig, Port
 from telegram_stack.sinks.cache import CacheConfig
+from telegram_stack.sinks.push import PushConfig
 from telegram_stack.sinks.queue import QueueConfig
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -59,12 +60,33 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"an own server needs telegram.{', telegram.'.join(missing)} as well")
 
 
+class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[proxy]``: what the gateway reaches Telegram through.
+
+    `secret_file` names a credential: the password of `user` at a SOCKS5 proxy that asks for one, an MTProxy's secret.
+    """
+
+    kind: Literal["none", "socks5", "mtproxy"] = "none"
+    host: str | None = None
+    port: Port | None = None
+    user: str | None = None
+    secret_file: str | None = None
+
+    def __post_init__(self) -> None:
+        needed = {"none": (), "socks5": ("host", "port"), "mtproxy": ("host", "port", "secret_file")}[self.kind]
+        if missing := [name for name in needed if getattr(self, name) is None]:
+            raise ValueError(f"proxy.kind {self.kind} needs proxy.{', proxy.'.join(missing)} as well")
+        if self.user is not None and self.secret_file is None:
+            raise ValueError("proxy.user needs proxy.secret_file, the credential with the password, as well")
+
+
 class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Section ``[spool]``: the SQLite file between Telegram and the sinks.
 
     `linger_ms` is how long a commit waits for more events in a flood (the calmer, the shorter), `group_limit` how many
     it takes at most.
     `retain` events stay behind the slowest sink: what comes twice within them is recognised.
+    `reserve_mb` of the disk are kept beside it, to be given back for trimming when the disk is full; 0 keeps none.
     `pending_limit` events wait for a spool that cannot be written (full disk); above it updates are not taken,
     and history brings them later.
     """
@@ -73,7 +95,14 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     linger_ms: Annotated[float, msgspec.Meta(ge=0, le=100)] = 3.0
     group_limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 256
     retain: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    reserve_mb: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 16
     pending_limit: Count = 50_000
+
+
+class PhotosConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Section ``[photos]``: those asked for stay in ``photo_cache`` beside the spool, at most `cache_mb` megabytes."""
+
+    cache_mb: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 512
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +119,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     spool: SpoolConfig = SpoolConfig()
     queue: QueueConfig = QueueConfig()
     cache: CacheConfig = CacheConfig()
+    push: PushConfig = PushConfig()
+    photos: PhotosConfig = PhotosConfig()
+    proxy: ProxyConfig = ProxyConfig()
     bind_address: str = "127.0.0.1"
     port: Port = 4006
     token_file: str | None = None
@@ -103,6 +135,11 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     def session_path(self) -> Path:
         """Where the encrypted session is."""
         return Path(self.telegram.session_file)
+
+    @property
+    def photo_cache(self) -> Path:
+        """Where photos are kept."""
+        return self.spool_path.with_name("photo_cache")
 
     @property
     def spool_path(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -14,6 +14,7 @@ from telegram_stack.spool import Entry, Spool
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.recovery import Progress
 from telegram_stack.telegram.source import TelegramSource
+from telegram_stack.telegram.sync import SyncProgress
 
 Status = Literal["healthy", "degraded", "unauthenticated", "unhealthy"]
 
@@ -33,8 +34,9 @@ class SinkHealth(msgspec.Struct, rename="camel"):
 class Health(msgspec.Struct, rename="camel", kw_only=True):
     """The whole answer.
 
-    `recovering` counts the channels of which something may be missing, `recovery` says how far that is, `floodWaits`
-    which of Telegram's methods must not be used for how many seconds.
+    `recovering` counts the channels of which something may be missing, `recovery` says how far that is, `sync` how far
+    a backfill on request, `floodWaits` which of Telegram's methods must not be used for how many seconds.
+    `spoolReserveBytes` is what a full disk can be given back; 0 while it is given back.
     """
 
     status: Status
@@ -46,9 +48,11 @@ class Health(msgspec.Struct, rename="camel", kw_only=True):
     channels: int
     recovering: int
     recovery: Progress
+    sync: SyncProgress
     flood_waits: dict[str, int]
     spool_pending: int
     spool_sequence: int
+    spool_reserve_bytes: int
     sinks: dict[str, SinkHealth]
 
     @property
@@ -61,13 +65,21 @@ class HealthCheck(Observer):
     """Remembers how each sink's last write went and adds what source and spool say."""
 
     def __init__(
-        self, source: TelegramSource, spool: Spool, channels: Channels, sinks: Sequence[str], version: str
+        self,
+        source: TelegramSource,
+        spool: Spool,
+        channels: Channels,
+        sinks: Sequence[str],
+        version: str,
+        *,
+        sync: Callable[[], SyncProgress] = SyncProgress,
     ) -> None:
         self._source = source
         self._spool = spool
         self._channels = channels
         self._reasons = dict.fromkeys(sinks, "")
         self._version = version
+        self._sync = sync
         self._started = time.monotonic()
 
     def written(self, sink: str, entries: Sequence[Entry]) -> None:
@@ -106,9 +118,11 @@ class HealthCheck(Observer):
             channels=sum(1 for channel_id in self._channels.known if self._channels.accepts(channel_id)),
             recovering=len(self._channels.open),
             recovery=self._source.progress,
+            sync=self._sync(),
             flood_waits={method: math.ceil(seconds) for method, seconds in self._source.floods.waiting().items()},
             spool_pending=self._spool.pending,
             spool_sequence=self._spool.last_seq,
+            spool_reserve_bytes=self._spool.reserve_bytes,
             sinks=sinks,
         )
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -21,18 +22,26 @@ from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
 from telegram_stack.gateway.health import HealthCheck
 from telegram_stack.gateway.metrics import Metrics
+from telegram_stack.gateway.photos import photo_routes
+from telegram_stack.gateway.replay import Replay, replay_push
+from telegram_stack.gateway.sync import sync_routes
 from telegram_stack.gateway.trace import Trace
 from telegram_stack.observability.http import serve
 from telegram_stack.observability.systemd import notify, watchdog
 from telegram_stack.sinks.base import Observer, Sink, SinkUnavailableError, drain
 from telegram_stack.sinks.cache import open_cache
 from telegram_stack.sinks.database import DatabaseSink
+from telegram_stack.sinks.push import PushSink, sink_name
 from telegram_stack.sinks.queue import QueueSink
 from telegram_stack.spool import Entry, Spool, SpoolError
 from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.client import Server
 from telegram_stack.telegram.login import Login
+from telegram_stack.telegram.photos import PhotoCache, Photos
+from telegram_stack.telegram.proxy import Proxy, ProxyError
 from telegram_stack.telegram.session import SessionError, SessionFile
-from telegram_stack.telegram.source import Limits, Server, TelegramSource
+from telegram_stack.telegram.source import Limits, TelegramSource
+from telegram_stack.telegram.sync import Sync
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +54,8 @@ def main() -> int:
     """Run the gateway, or one of its commands."""
     if "import-session" in sys.argv[1:]:
         return import_session(sys.argv[1:])
+    if "replay-push" in sys.argv[1:]:
+        return replay_push(sys.argv[1:], _CREDENTIALS)
     return program.main(_NAME, GatewayConfig, run)
 
 
@@ -73,14 +84,17 @@ def import_session(arguments: Sequence[str]) -> int:
 class _Observers(Observer):
     """Tells several."""
 
-    def __init__(self, metrics: Metrics, health: HealthCheck, trace: Trace) -> None:
-        self._metrics, self._health, self._trace = metrics, health, trace
+    def __init__(self, metrics: Metrics, health: HealthCheck, trace: Trace, photos: Photos) -> None:
+        self._metrics, self._health, self._trace, self._photos = metrics, health, trace, photos
 
     def written(self, sink: str, entries: Sequence[Entry]) -> None:
         """`entries` are durable downstream."""
         self._metrics.written(sink, entries)
         self._health.written(sink, entries)
         self._trace.written(sink, entries)
+        for entry in entries:
+            if entry.event.kind != "new":  # from whichever sink is first
+                self._photos.forget(*entry.event.key)
 
     def unavailable(self, sink: str, reason: str) -> None:
         """The sink was tried in vain."""
@@ -103,7 +117,7 @@ async def run(config: GatewayConfig, stop: asyncio.Event) -> None:
     """
     try:
         await _run(config, stop)
-    except (SessionError, SpoolError) as error:
+    except (SessionError, SpoolError, ProxyError) as error:
         raise program.CannotRunError(str(error)) from error
 
 
@@ -119,7 +133,8 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
 
     async with AsyncExitStack() as stack:
         stack.enter_context(session.locked())
-        names = ["database", "queue", "cache"] if config.queue.enabled else ["database", "cache"]
+        stores = ["database", "queue", "cache"] if config.queue.enabled else ["database", "cache"]
+        names = [*stores, *(sink_name(address) for address in config.push.addresses)]
         spool = Spool(
             config.spool_path,
             names,
@@ -127,6 +142,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             group_limit=config.spool.group_limit,
             retain=config.spool.retain,
             pending_limit=config.spool.pending_limit,
+            reserve_bytes=config.spool.reserve_mb << 20,
         )
         await spool.open()
         stack.push_async_callback(_close_spool, spool)
@@ -142,29 +158,46 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             api_hash=api_hash,
             version=program.version(),
             server=_server(config),
+            proxy=_proxy(config),
             limits=_limits(config),
             connect_timeout=config.telegram.connect_timeout,
             watchdog_seconds=config.telegram.watchdog_seconds,
             update_queue_limit=config.telegram.update_queue_limit,
         )
         database = await _database_sink(config, channels)
-        sinks: list[Sink] = [database, *_other_sinks(config)]
+        pushes = list(_push_sinks(config, spool, metrics))
+        sinks: list[Sink] = [database, *_other_sinks(config), *pushes]
         for sink in sinks:
             stack.push_async_callback(sink.close)
-        health = HealthCheck(source, spool, channels, names, program.version())
+        sync = Sync(spool, channels, source, not_converted=metrics.not_converted, synced=metrics.synced)
+        await sync.load()
+        metrics.follow_sync(lambda: sync.progress.channels_open)
+        health = HealthCheck(source, spool, channels, names, program.version(), sync=lambda: sync.progress)
         trace = Trace()
-        observers = _Observers(metrics, health, trace)
+        photos = Photos(source, channels, PhotoCache(config.photo_cache, config.photos.cache_mb << 20))
+        metrics.follow_photos(lambda: photos.cached_bytes)
+        observers = _Observers(metrics, health, trace, photos)
         login = Login(session, source.login_client, lambda: source.state == "connected")
         stack.push_async_callback(login.close)
         app = application(
-            health, metrics, registry=registry, trace=trace, source=source, login=login, access=_access(config)
+            health,
+            metrics,
+            registry=registry,
+            trace=trace,
+            source=source,
+            login=login,
+            access=_access(config),
+            more=[*Replay(spool, pushes).routes(), *sync_routes(sync), *photo_routes(photos, metrics.photo)],
         )
         services = [
             asyncio.create_task(serve(app, config.bind_address, config.port, lambda _port: _ready()), name="http"),
             asyncio.create_task(_follow_registry(database, channels, spool), name="registry"),
             asyncio.create_task(watchdog(lambda: spool.running), name="watchdog"),
         ]
-        receiving = asyncio.create_task(source.run(), name="telegram")
+        receiving = [
+            asyncio.create_task(source.run(), name="telegram"),
+            asyncio.create_task(sync.run(), name="sync"),
+        ]
         drains = [
             asyncio.create_task(
                 drain(sink, spool, observers, batch_size=config.batch_size, linger=_linger(config, sink)),
@@ -173,12 +206,12 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             for sink in sinks
         ]
         try:
-            await _stop_or_failure(stop, [receiving, *drains, services[0]])
+            await _stop_or_failure(stop, [*receiving, *drains, services[0]])
             notify("STOPPING=1")
             log.info("stopping")
-            await _hand_over(receiving, spool, names, config.stop_seconds)
+            await _hand_over(receiving, spool, stores, config.stop_seconds)
         finally:
-            await _cancel([receiving, *drains, *services])
+            await _cancel([*receiving, *drains, *services])
 
 
 def _ready() -> None:
@@ -198,13 +231,13 @@ async def _stop_or_failure(stop: asyncio.Event, tasks: Sequence[asyncio.Task[Non
         raise RuntimeError(f"{task.get_name()} has ended")
 
 
-async def _hand_over(receiving: asyncio.Task[None], spool: Spool, sinks: Sequence[str], limit: float) -> None:
-    """Take what has arrived into the spool, and what is in the spool to the sinks, as far as time allows."""
+async def _hand_over(receiving: Sequence[asyncio.Task[None]], spool: Spool, sinks: Sequence[str], limit: float) -> None:
+    """Take what has arrived into the spool, and what is in the spool to `sinks`, as far as time allows."""
     try:
         async with asyncio.timeout(limit):
-            await _cancel([receiving])
+            await _cancel(receiving)
             await spool.commit()
-            await spool.drained()
+            await spool.drained(sinks)
     except TimeoutError:
         waiting = {sink: spool.lag(sink) for sink in sinks}
         log.warning("not everything is delivered: the spool keeps it for the next start", extra={"waiting": waiting})
@@ -233,6 +266,14 @@ def _server(config: GatewayConfig) -> Server | None:
     ):
         return None
     return Server(telegram.server_address, telegram.server_port, telegram.server_dc_id, telegram.server_public_key)
+
+
+def _proxy(config: GatewayConfig) -> Proxy | None:
+    proxy = config.proxy
+    if proxy.kind == "none" or proxy.host is None or proxy.port is None:
+        return None
+    secret = None if proxy.secret_file is None else read_secret(proxy.secret_file)
+    return Proxy(proxy.kind, proxy.host, proxy.port, proxy.user, secret)
 
 
 def _access(config: GatewayConfig) -> Access:
@@ -264,6 +305,22 @@ def _other_sinks(config: GatewayConfig) -> Iterator[Sink]:
     cache = config.cache
     sentinel_password = None if cache.sentinel_password_file is None else read_secret(cache.sentinel_password_file)
     yield open_cache(cache, read_secret(cache.password_file), sentinel_password)
+
+
+def _push_sinks(config: GatewayConfig, spool: Spool, metrics: Metrics) -> Iterator[PushSink]:
+    push = config.push
+    if push.addresses:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
+        key = read_secret(push.key_file)
+        for address in push.addresses:
+            yield PushSink(
+                address,
+                key,
+                timeout=push.timeout,
+                backlog_limit=push.backlog_limit,
+                lag=partial(spool.lag, sink_name(address)),
+                given_up=metrics.given_up,
+            )
 
 
 async def _follow_registry(database: DatabaseSink, channels: Channels, spool: Spool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -66,6 +66,19 @@ class Metrics(Reception, Observer):
             "How long the recovery that runs has taken; 0 when none runs",
             registry=registry,
         )
+        self._synced = Counter(
+            "telegram_synced_messages", "Messages that a backfill on request has brought", registry=registry
+        )
+        self._sync_open = Gauge(
+            "telegram_sync_channels", "Channels that the backfill has not read to its end", registry=registry
+        )
+        self._photos = Counter(
+            "telegram_photo_requests",
+            "Photos asked for: cached, downloaded, missing or unavailable",
+            ["result"],
+            registry=registry,
+        )
+        self._photo_bytes = Gauge("telegram_photo_cache_bytes", "Photos that are kept on disk", registry=registry)
         self._flood = Counter(
             "telegram_flood_wait_seconds", "Pauses that Telegram asked for", ["method"], registry=registry
         )
@@ -87,6 +100,11 @@ class Metrics(Reception, Observer):
         )
         self._pending = Gauge("telegram_spool_pending_events", "Events that wait for their commit", registry=registry)
         self._bytes = Gauge("telegram_spool_bytes", "Size of the spool on disk", registry=registry)
+        self._reserve = Gauge(
+            "telegram_spool_reserve_bytes",
+            "Room kept to be given back to a full disk; 0 while it is given back",
+            registry=registry,
+        )
         self._last_seq = Gauge("telegram_spool_last_sequence", "Newest entry of the spool", registry=registry)
 
         self._cursor = Gauge("telegram_sink_cursor_sequence", "Last entry done", ["sink"], registry=registry)
@@ -103,6 +121,9 @@ class Metrics(Reception, Observer):
         self._written = Counter("telegram_sink_events", "Entries done", ["sink"], registry=registry)
         self._quarantined = Gauge(
             "telegram_sink_quarantined_events", "Events that a sink refused for good", ["sink"], registry=registry
+        )
+        self._given_up = Counter(
+            "telegram_push_given_up_events", "Events that an address far behind never gets", ["sink"], registry=registry
         )
         self._published = Counter("telegram_messages_published", "Events that the queue confirmed", registry=registry)
         self._failures = Counter(
@@ -145,6 +166,22 @@ class Metrics(Reception, Observer):
         """These came from Telegram's records."""
         for event in events:
             self._recovered.labels(event.kind).inc()
+
+    def synced(self, events: Sequence[Event]) -> None:
+        """A backfill on request has brought these."""
+        self._synced.inc(len(events))
+
+    def follow_sync(self, channels_open: Callable[[], int]) -> None:
+        """Ask `channels_open` how many channels a backfill has not read to their end."""
+        self._sync_open.set_function(channels_open)
+
+    def photo(self, result: str) -> None:
+        """A photo was asked for."""
+        self._photos.labels(result).inc()
+
+    def follow_photos(self, cached_bytes: Callable[[], int]) -> None:
+        """Ask `cached_bytes` how much is kept."""
+        self._photo_bytes.set_function(cached_bytes)
 
     def flood_wait(self, method: str, seconds: int) -> None:
         """Telegram asked for a pause."""
@@ -196,6 +233,10 @@ class Metrics(Reception, Observer):
         if sink == "queue":
             self._failures.labels("rejected").inc(len(entries))
 
+    def given_up(self, sink: str, events: int) -> None:
+        """A push address is too far behind: it never gets these."""
+        self._given_up.labels(sink).inc(events)
+
     async def refresh(self, source: TelegramSource) -> None:
         """Bring the gauges up to date."""
         quarantined = await self._spool.quarantined()
@@ -208,6 +249,7 @@ class Metrics(Reception, Observer):
         self._failure_queue.set(max((self._spool.lag(sink) for sink in self._sinks), default=0))
         self._pending.set(self._spool.pending)
         self._bytes.set(self._spool.size())
+        self._reserve.set(self._spool.reserve_bytes)
         self._last_seq.set(self._spool.last_seq)
         self._queued.set(source.queued_updates)
         self._open.set(source.progress.channels_open)

@@ -57,7 +57,8 @@ class Trace:
                     spooled=entry.spooled_at,
                 )
                 self._newest[event.key] = max(event.version, self._newest.get(event.key, 0))
-            setattr(path, _STEPS[sink], now)
+            if sink in _STEPS:
+                setattr(path, _STEPS[sink], now)
         while len(self._paths) > self._capacity:
             (channel_id, message_id, version), _ = self._paths.popitem(last=False)
             if self._newest.get((channel_id, message_id)) == version:

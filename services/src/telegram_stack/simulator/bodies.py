@@ -117,6 +117,7 @@ class NewFaults(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     skip: int | None = None
     duplicate: int | None = None
     shuffle: int | None = None
+    expire: int | None = None
     silent: bool | None = None
     delay: float | None = None
     drift: float | None = None

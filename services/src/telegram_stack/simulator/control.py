@@ -269,6 +269,7 @@ class Control:
             "skip": faults.skip,
             "duplicate": faults.duplicate,
             "shuffle": faults.shuffle,
+            "expire": faults.expire,
             "silent": faults.silent,
             "delay": faults.delay,
             "drift": self._store.clock.drift,
@@ -278,7 +279,7 @@ class Control:
     async def _set_faults(self, request: Request) -> Any:
         body = await _body(request, NewFaults)
         faults = self._server.faults
-        for name in ("skip", "duplicate", "shuffle", "silent", "delay"):
+        for name in ("skip", "duplicate", "shuffle", "expire", "silent", "delay"):
             if getattr(body, name) is not None:
                 setattr(faults, name, getattr(body, name))
         if body.drift is not None:

@@ -13,14 +13,16 @@ class Faults:
     """`skip`, `duplicate` and `shuffle` concern the next so many changes of channels.
 
     Skipped ones are not pushed, but stand in the difference; shuffled ones are held until there are so many, then
-    pushed the newest first. `silent`: connections stay open and new ones are accepted, but nothing is answered or
-    pushed. `delay`: seconds before each answer. `private`: bare ids of channels that nobody can read.
+    pushed the newest first. `expire`: the next so many requests for a file are refused as if its reference were too
+    old. `silent`: connections stay open and new ones are accepted, but nothing is answered or pushed. `delay`: seconds
+    before each answer. `private`: bare ids of channels that nobody can read.
     """
 
     def __init__(self) -> None:
         self.skip = 0
         self.duplicate = 0
         self.shuffle = 0
+        self.expire = 0
         self.silent = False
         self.delay = 0.0
         self.private: set[int] = set()

@@ -150,6 +150,10 @@ def get_file(call: Call, request: Any) -> Any:
     place = request.location
     if not isinstance(place, types.InputPhotoFileLocation):
         raise RpcError(400, "LOCATION_INVALID")
+    faults = call.server.faults
+    if faults.expire:
+        faults.expire -= 1
+        raise RpcError(400, "FILE_REFERENCE_EXPIRED")
     message_id, channel_id = place.id & 0xFFFFFF, place.id >> 24
     record = call.server.store.messages(channel_id, [message_id]).get(message_id)
     if record is None or not record.has_photo or place.access_hash != objects.photo_hash(place.id):

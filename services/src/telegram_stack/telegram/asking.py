@@ -54,7 +54,7 @@ class Telegram:
     def __init__(self, client: Any, floods: FloodWaits) -> None:
         """`client` is a connected Telethon client whose ``flood_sleep_threshold`` is 0."""
         self.client = client
-        self._floods = floods
+        self.floods = floods
 
     async def ask(self, request: Any) -> Any:
         """The answer to a TL request. Raises what Telegram refuses for good, and what ends the connection."""
@@ -64,11 +64,11 @@ class Telegram:
         """The result of `work`, which uses `method`."""
         backoff = Backoff(first=1.0, limit=60.0)
         while True:
-            await asyncio.sleep(self._floods.remaining(method))
+            await asyncio.sleep(self.floods.remaining(method))
             try:
                 return await work()
             except errors.FloodWaitError as error:
-                self._floods.note(error)
+                self.floods.note(error)
             except (errors.ServerError, errors.TimedOutError, ValueError) as error:
                 # Telethon raises ValueError when its own retries of a request are used up.
                 log.warning("Telegram has trouble with %s: %s; it is asked again", method, error)

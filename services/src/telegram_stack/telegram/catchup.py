@@ -18,11 +18,11 @@ from telegram_stack.spool import Channel, Spool
 from telegram_stack.telegram.asking import Telegram
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.convert import marked, unmarked
+from telegram_stack.telegram.history import PAGE, history
 from telegram_stack.telegram.reading import Reader
 
 log = logging.getLogger(__name__)
 
-_PAGE = 100
 _BOT_PAGE = 1000
 
 Recovered = Callable[[Sequence[Event]], None]
@@ -116,7 +116,7 @@ class CatchUp:
                 channel=channel,
                 filter=types.ChannelMessagesFilterEmpty(),
                 pts=pts,
-                limit=_BOT_PAGE if self._bot else _PAGE,
+                limit=_BOT_PAGE if self._bot else PAGE,
                 force=False,
             )
         )
@@ -160,7 +160,7 @@ class CatchUp:
         """Everything above the cursor, oldest first."""
         while True:
             since = self._channels[channel_id].last_message_id or 0
-            found, _ = await self._page(channel_id, offset_id=since + 1, add_offset=-_PAGE)
+            found, _ = await self._page(channel_id, offset_id=since + 1, add_offset=-PAGE)
             newer = sorted((message for message in found if message.id > since), key=lambda message: message.id)
             if not newer:
                 return
@@ -172,7 +172,7 @@ class CatchUp:
         """The newest messages of a channel that was never read, at most the configured depth."""
         count, offset = 0, 0
         while count < self._history_depth:
-            found, _ = await self._page(channel_id, offset_id=offset, limit=min(_PAGE, self._history_depth - count))
+            found, _ = await self._page(channel_id, offset_id=offset, limit=min(PAGE, self._history_depth - count))
             if not found:
                 return
             events = self._reader.messages(sorted(found, key=lambda message: message.id))
@@ -190,7 +190,7 @@ class CatchUp:
         offset = (self._channels[channel_id].last_message_id or 0) + 1
         seen = 0
         while seen < self._edit_window and offset > 1:
-            found, _ = await self._page(channel_id, offset_id=offset, limit=min(_PAGE, self._edit_window - seen))
+            found, _ = await self._page(channel_id, offset_id=offset, limit=min(PAGE, self._edit_window - seen))
             shown = {message.id for message in found if not isinstance(message, types.MessageEmpty)}
             if not shown:
                 return
@@ -209,19 +209,15 @@ class CatchUp:
             self._on_recovered(events)
 
     async def _page(
-        self, channel_id: int, *, offset_id: int = 0, add_offset: int = 0, limit: int = _PAGE
+        self, channel_id: int, *, offset_id: int = 0, add_offset: int = 0, limit: int = PAGE
     ) -> tuple[Sequence[Any], int | None]:
-        result = await self._telegram.ask(
-            functions.messages.GetHistoryRequest(
-                peer=types.InputPeerChannel(unmarked(channel_id), await self._access_hash(channel_id)),
-                offset_id=offset_id,
-                offset_date=None,
-                add_offset=add_offset,
-                limit=limit,
-                max_id=0,
-                min_id=0,
-                hash=0,
-            )
+        result = await history(
+            self._telegram,
+            channel_id,
+            await self._access_hash(channel_id),
+            offset_id=offset_id,
+            add_offset=add_offset,
+            limit=limit,
         )
         return result.messages, getattr(result, "pts", None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 from telethon import TelegramClient, errors, events, functions
 from telethon.crypto import rsa
-from telethon.errors.common import AuthKeyNotFound
 from telethon.sessions import StringSession
 from telethon.tl import types
 
@@ -22,7 +21,9 @@ from telegram_stack.spool import Channel, Spool, SpoolFullError
 from telegram_stack.telegram.asking import FloodReport, FloodWaits, Telegram
 from telegram_stack.telegram.catchup import CatchUp
 from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.client import TEMPORARY, VOID, Client, Server, lost, void_cause
 from telegram_stack.telegram.convert import marked
+from telegram_stack.telegram.proxy import Proxy
 from telegram_stack.telegram.reading import Reader
 from telegram_stack.telegram.recovery import Progress, Recovery
 from telegram_stack.telegram.session import SessionError, SessionFile
@@ -36,22 +37,6 @@ _VOID_SECONDS = 300.0
 _SESSION_POLL_SECONDS = 1.0
 _QUEUE_DRAIN_SECONDS = 2.0
 _BOUND_SECONDS = 0.1
-
-_VOID = (errors.UnauthorizedError, errors.AuthKeyError, AuthKeyNotFound)
-"""The session is of no use any more: revoked, in use elsewhere, or the account is banned."""
-
-_TEMPORARY = (OSError, EOFError, TimeoutError, errors.RPCError)
-"""The network's and Telegram's everyday troubles: connect again."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """An MTProto server that is not Telegram's own; `public_key` is its RSA key in PEM."""
-
-    address: str
-    port: int
-    dc_id: int
-    public_key: str
 
 
 class Reception(FloodReport, Protocol):
@@ -93,19 +78,6 @@ class BackPressureError(Exception):
     """More comes in than can be kept; Telegram's records keep it meanwhile."""
 
 
-class _Client(TelegramClient):
-    """Tells when Telethon fills a gap by itself: it drops the edits and deletions in it."""
-
-    on_gap: Callable[[int], None] = staticmethod(lambda _channel_id: None)
-
-    async def __call__(self, request: Any, *arguments: Any, **options: Any) -> Any:
-        """Send a request."""
-        result = await super().__call__(request, *arguments, **options)
-        if type(request) is functions.updates.GetChannelDifferenceRequest:
-            self.on_gap(marked(request.channel.channel_id))
-        return result
-
-
 class TelegramSource:
     """Keeps one connection to Telegram and puts everything it brings into the spool."""
 
@@ -120,6 +92,7 @@ class TelegramSource:
         api_hash: str,
         version: str,
         server: Server | None = None,
+        proxy: Proxy | None = None,
         limits: Limits | None = None,
         connect_timeout: float = 10.0,
         watchdog_seconds: float = 15.0,
@@ -133,11 +106,14 @@ class TelegramSource:
         self._api_hash = api_hash
         self._version = version
         self._server = server
+        self._proxy_options = {} if proxy is None else proxy.client_options()
+        self._through = "" if proxy is None else f" (through the {proxy.kind} proxy {proxy.host}:{proxy.port})"
         self._limits = limits or Limits()
         self._connect_timeout = connect_timeout
         self._watchdog_seconds = watchdog_seconds
         self._update_queue_limit = update_queue_limit
-        self._client_now: TelegramClient | None = None
+        self.telegram: Telegram | None = None
+        """The connection, while there is one."""
         self._reader = Reader(reception.not_converted)
         self._recovery: Recovery | None = None
         self.floods = FloodWaits(reception)
@@ -167,21 +143,26 @@ class TelegramSource:
                     self._note("connecting", str(error))
                     self._reception.backed_off()
                     await self._spool.relieved()
-                except _VOID as error:
-                    self._note("unauthenticated", _void_cause(error))
+                except VOID as error:
+                    self._note("unauthenticated", void_cause(error))
                     await self._session_change(stamp, _VOID_SECONDS)
                 except Exception as error:
-                    if not isinstance(error, _TEMPORARY):
+                    if not isinstance(error, TEMPORARY):
                         log.exception("the connection ended by an error that nobody foresaw")
-                    self._note("connecting", str(error) or type(error).__name__)
+                    self._note("connecting", f"{str(error) or type(error).__name__}{self._through}")
                     await asyncio.sleep(backoff.next())
         finally:
             self.state = "stopped"
 
     @property
+    def bot(self) -> bool:
+        """Whether the account is a bot, as far as it was ever connected."""
+        return self._reader.source == "bot"
+
+    @property
     def queued_updates(self) -> int:
         """Updates that Telethon holds, not yet looked at."""
-        return 0 if self._client_now is None else self._client_now._updates_queue.qsize()
+        return 0 if self.telegram is None else self.telegram.client._updates_queue.qsize()
 
     def _note(self, state: State, cause: str) -> None:
         if (state, cause) != (self.state, self.cause):
@@ -201,11 +182,11 @@ class TelegramSource:
         """A client without a session, for a log-in."""
         return self._client("", receive_updates=False)
 
-    def _client(self, session: str, **options: Any) -> _Client:
+    def _client(self, session: str, **options: Any) -> Client:
         opened = StringSession(session)
         if self._server is not None:
             opened.set_dc(self._server.dc_id, self._server.address, self._server.port)
-        client = _Client(
+        client = Client(
             opened,
             self._api_id,
             self._api_hash,
@@ -218,6 +199,7 @@ class TelegramSource:
             flood_sleep_threshold=0,  # a sleep inside the update loop would silence every channel
             catch_up=True,
             sequential_updates=True,
+            **self._proxy_options,
             **options,
         )
         client.on_gap = self._channels.reopen
@@ -237,16 +219,15 @@ class TelegramSource:
             self._reception.connected(True)
             backoff.reset()
             self._reader.source = "bot" if bot else "user_client"
-            self._recovery = self._recovery_of(client, bot)
-            self._client_now = client
-            await first_failure(_lost(client), self._watch(client), self._recovery.run(), self._bound_memory())
+            self.telegram = Telegram(client, self.floods)
+            self._recovery = self._recovery_of(self.telegram, bot)
+            await first_failure(lost(client), self._watch(client), self._recovery.run(), self._bound_memory())
         finally:
-            self._client_now = None
+            self.telegram = None
             self._reception.connected(False)
             await self._disconnect(client)
 
-    def _recovery_of(self, client: TelegramClient, bot: bool) -> Recovery:
-        telegram = Telegram(client, self.floods)
+    def _recovery_of(self, telegram: Telegram, bot: bool) -> Recovery:
         catch_up = CatchUp(
             telegram,
             self._channels,
@@ -379,26 +360,3 @@ def _channel_of(update: Any) -> int | None:
         return marked(peer.channel_id)
     number = getattr(update, "channel_id", None)
     return marked(number) if isinstance(number, int) and hasattr(update, "pts_count") else None
-
-
-def _void_cause(error: Exception) -> str:
-    if isinstance(error, errors.AuthKeyDuplicatedError):
-        return (
-            "Telegram has voided the session, because it was used from two addresses at once: "
-            "log in again and import the new session with telegram-gateway import-session --replace"
-        )
-    if isinstance(error, errors.UserDeactivatedBanError | errors.UserDeactivatedError):
-        return "Telegram has banned or deleted the account: ask recover@telegram.org, or use another account"
-    return (
-        f"Telegram does not accept the session any more ({type(error).__name__}): "
-        "log in again and import the new session with telegram-gateway import-session --replace"
-    )
-
-
-async def _lost(client: TelegramClient) -> None:
-    """Wait for the end of the connection and raise why it ended."""
-    try:
-        await client.disconnected
-    except EOFError as error:
-        raise ConnectionError("Telegram has closed the connection") from error
-    raise ConnectionError("the connection was closed")
