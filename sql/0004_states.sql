@@ -127,6 +127,32 @@ CREATE TABLE telegram.legacy_ids (
   message_id bigint NOT NULL
 );
 
+-- Which host may use a session, where several have it.
+CREATE TABLE telegram.leases (
+  name text PRIMARY KEY,
+  holder text NOT NULL,
+  expires_at timestamptz NOT NULL
+);
+
+-- Gives a lease to whoever asks first, and again to who has it. Returns who has it, and for how many seconds more.
+CREATE FUNCTION telegram.take_lease(
+  lease text, who text, seconds double precision, OUT holder text, OUT seconds_left double precision
+)
+LANGUAGE plpgsql
+VOLATILE
+SET search_path = pg_catalog
+AS $$
+BEGIN
+  INSERT INTO telegram.leases AS l (name, holder, expires_at)
+  VALUES (lease, who, clock_timestamp() + make_interval(secs => seconds))
+  ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+  WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp();
+
+  SELECT l.holder, extract(epoch FROM l.expires_at - clock_timestamp()) INTO holder, seconds_left
+  FROM telegram.leases AS l WHERE l.name = lease;
+END
+$$;
+
 CREATE TABLE telegram.maintenance_runs (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   job text NOT NULL,

@@ -17,7 +17,7 @@ GRANT SELECT ON telegram.settings, telegram.schema_migrations
 
 -- The gateway stores what Telegram says.
 GRANT SELECT, INSERT, UPDATE
-  ON telegram.channels, telegram.messages, telegram.message_keys, telegram.tombstones, telegram.link_previews
+  ON telegram.channels, telegram.messages, telegram.message_keys, telegram.tombstones, telegram.link_previews, telegram.leases
   TO telegram_ingest;
 GRANT SELECT, INSERT ON telegram.failures TO telegram_ingest;
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from telegram_stack.database import DatabaseConfig, Port
+from telegram_stack.gateway.lease import LEAVE_SECONDS
 from telegram_stack.sinks.cache import CacheConfig
 from telegram_stack.sinks.push import PushConfig
 from telegram_stack.sinks.queue import QueueConfig
@@ -110,6 +111,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `token_file` names a credential: with it every request but ``/health`` needs it as bearer token. Beyond loopback and
     without it only ``/health`` and ``/metrics`` are answered.
+    `lease_seconds`: for hosts that stand by for each other with one session; at least 20. The one that has the lease in
+    the database connects, and leaves Telegram when it cannot renew it. 0: no other host has the session.
     `batch_size` is what a sink takes at once. Between two batches queue and cache rest for `sink_linger_ms` in a flood,
     the database for `database_linger_ms`; the calmer, the shorter.
     """
@@ -121,6 +124,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheConfig = CacheConfig()
     push: PushConfig = PushConfig()
     photos: PhotosConfig = PhotosConfig()
+    lease_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
     proxy: ProxyConfig = ProxyConfig()
     bind_address: str = "127.0.0.1"
     port: Port = 4006
@@ -130,6 +134,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     database_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 20.0
     stop_seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 20.0
     log_level: LogLevel = "info"
+
+    def __post_init__(self) -> None:
+        if 0 < self.lease_seconds < 2 * LEAVE_SECONDS:
+            raise ValueError(f"lease_seconds must be 0 (none) or at least {2 * LEAVE_SECONDS:g}")
 
     @property
     def session_path(self) -> Path:

@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from telegram_stack import program
 from telegram_stack.config import ConfigError, load, read_secret
-from telegram_stack.database import open_pool
+from telegram_stack.database import Pool, open_pool
 from telegram_stack.gateway.access import Access
 from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
 from telegram_stack.gateway.health import HealthCheck
+from telegram_stack.gateway.lease import DatabaseLease
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.gateway.photos import photo_routes
 from telegram_stack.gateway.replay import Replay, replay_push
@@ -149,6 +150,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         channels = Channels(spool.stored_channels(), config.telegram.channels)
         metrics = Metrics(registry, spool, names)
         spool.on_commit = metrics.committed
+        pool = await open_pool(config.database, _NAME)
         source = TelegramSource(
             session,
             channels,
@@ -160,11 +162,12 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             server=_server(config),
             proxy=_proxy(config),
             limits=_limits(config),
+            lease=DatabaseLease(pool, config.lease_seconds) if config.lease_seconds else None,
             connect_timeout=config.telegram.connect_timeout,
             watchdog_seconds=config.telegram.watchdog_seconds,
             update_queue_limit=config.telegram.update_queue_limit,
         )
-        database = await _database_sink(config, channels)
+        database = _database_sink(pool, config, channels)
         pushes = list(_push_sinks(config, spool, metrics))
         sinks: list[Sink] = [database, *_other_sinks(config), *pushes]
         for sink in sinks:
@@ -294,8 +297,7 @@ def _limits(config: GatewayConfig) -> Limits:
     )
 
 
-async def _database_sink(config: GatewayConfig, channels: Channels) -> DatabaseSink:
-    pool = await open_pool(config.database, _NAME)
+def _database_sink(pool: Pool, config: GatewayConfig, channels: Channels) -> DatabaseSink:
     return DatabaseSink(pool, lambda: channels.known, register=config.telegram.channels == "all")
 
 

@@ -23,6 +23,7 @@ from telegram_stack.telegram.catchup import CatchUp
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.client import TEMPORARY, VOID, Client, Server, lost, void_cause
 from telegram_stack.telegram.convert import marked
+from telegram_stack.telegram.lease import Lease, LeaseError, NoLease, lease_name
 from telegram_stack.telegram.proxy import Proxy
 from telegram_stack.telegram.reading import Reader
 from telegram_stack.telegram.recovery import Progress, Recovery
@@ -37,6 +38,7 @@ _VOID_SECONDS = 300.0
 _SESSION_POLL_SECONDS = 1.0
 _QUEUE_DRAIN_SECONDS = 2.0
 _BOUND_SECONDS = 0.1
+_LEASE_SECONDS = 2.0
 
 
 class Reception(FloodReport, Protocol):
@@ -94,6 +96,7 @@ class TelegramSource:
         server: Server | None = None,
         proxy: Proxy | None = None,
         limits: Limits | None = None,
+        lease: Lease | None = None,
         connect_timeout: float = 10.0,
         watchdog_seconds: float = 15.0,
         update_queue_limit: int = 10_000,
@@ -109,6 +112,7 @@ class TelegramSource:
         self._proxy_options = {} if proxy is None else proxy.client_options()
         self._through = "" if proxy is None else f" (through the {proxy.kind} proxy {proxy.host}:{proxy.port})"
         self._limits = limits or Limits()
+        self._lease = lease or NoLease()
         self._connect_timeout = connect_timeout
         self._watchdog_seconds = watchdog_seconds
         self._update_queue_limit = update_queue_limit
@@ -138,7 +142,11 @@ class TelegramSource:
                     await self._session_change(stamp, None)
                     continue
                 try:
-                    await self._connection(session, backoff)
+                    await self._lease.take(lease_name(session))
+                    await first_failure(self._connection(session, backoff), self._lease.keep())
+                except LeaseError as error:
+                    self._note("connecting", str(error))
+                    await asyncio.sleep(_LEASE_SECONDS)
                 except BackPressureError as error:
                     self._note("connecting", str(error))
                     self._reception.backed_off()
@@ -153,6 +161,7 @@ class TelegramSource:
                     await asyncio.sleep(backoff.next())
         finally:
             self.state = "stopped"
+            await self._lease.give_back()
 
     @property
     def bot(self) -> bool:
