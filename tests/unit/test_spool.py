@@ -201,6 +201,26 @@ async def test_quarantine_outlives_a_restart(tmp_path: Path) -> None:
         assert await spool.quarantined() == {"database": 1}
 
 
+async def test_notes_outlive_a_restart_and_many_at_once_do_not_meet(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        assert await spool.noted("a") is None
+        for _ in range(20):
+            await asyncio.gather(*(spool.note("a", b"%d" % number) for number in range(50)))
+    async with opened(tmp_path) as spool:
+        assert await spool.noted("a") == b"49"
+
+
+async def test_what_was_released_is_not_in_quarantine_any_more(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.commit(events(1, 2, 3))
+        refused = await take(spool, "database", 3)
+        await spool.quarantine("database", refused, "bad text")
+        await spool.release("database", [refused[1].seq])
+        assert ids(await spool.quarantine_entries("database", 0, 10)) == [1, 3]
+        assert ids(await spool.quarantine_entries("database", refused[0].seq, 10)) == [3]
+        assert await spool.quarantined() == {"database": 2}
+
+
 class Disk:
     """Stands between the spool and SQLite and says when the disk is full."""
 

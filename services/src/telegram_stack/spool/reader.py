@@ -70,11 +70,15 @@ class Reader:
         """Wait until it is on disk."""
         while True:
             try:
-                await self._run(lambda: self._connection.executemany(statement, rows))
+                await self._run(self._execute, statement, rows)
             except sqlite3.OperationalError:  # a full disk: the writer tells it, and makes room
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return
+
+    def _execute(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        # Closed in this thread: the loop's would reset a statement that the next call has begun to use.
+        self._connection.executemany(statement, rows).close()
 
     async def note(self, name: str, body: bytes) -> None:
         """Keep `body` under `name`, and wait until it is on disk."""
