@@ -154,3 +154,21 @@ async def test_nobody_answers(gateway: Any, empty: SessionFile) -> None:
     login.start(PHONE)
     await reached(login, "error")
     assert "took too long" in login.state.message
+
+
+@pytest.mark.requirement("GW-12")
+async def test_a_bot_logs_in_by_its_token(
+    telegram: Telegram, gateway: Any, login: Login, sinks: list[ListSink], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "telegram_stack")
+    login.start("", "no token at all")
+    await reached(login, "error")
+    assert "no bot's token" in login.state.message
+    token = "123456:made-up-for-this-test"
+    login.start("", token)
+    await reached(login, "completed")
+    await until(lambda: gateway.source.state == "connected", 20)
+    assert gateway.source.bot
+    posted = post(telegram, 3)
+    await until(lambda: set(posted) <= set(sinks[0].keys()), 20)
+    assert token not in caplog.text and "no token at all" not in caplog.text

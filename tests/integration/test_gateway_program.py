@@ -338,6 +338,7 @@ def test_a_log_in_through_the_port(telegram: Telegram, gateway: Gateway) -> None
         assert client.get("/login").json()["status"] == "idle"
         assert client.post("/login/input", json={"value": "1"}).status_code == 409
         assert client.post("/login", content=b'{"phone": 55119').status_code == 422
+        assert client.post("/login", json={"phone": "+55", "botToken": "1:a"}).status_code == 422
         assert client.post("/login", json={"phone": "+5511999990077"}).status_code == 202
         wait(lambda: client.get("/login").json()["status"] == "waiting_code", "a code was sent")
         code = httpx.get(f"{telegram.control}/codes/5511999990077").json()["code"]

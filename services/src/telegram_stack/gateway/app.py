@@ -23,8 +23,13 @@ from telegram_stack.telegram.source import TelegramSource
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class _Phone(msgspec.Struct, forbid_unknown_fields=True):
-    phone: str
+class _Who(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    phone: str | None = None
+    bot_token: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.phone is None) == (self.bot_token is None):
+            raise ValueError("one of the two")
 
 
 class _Value(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,8 +49,9 @@ def application(
 ) -> Starlette:
     """``/health`` (200 when it serves, else 503), ``/metrics``, ``/trace``, and the log-in.
 
-    ``GET /login`` tells how it is, ``POST /login`` {phone} begins it, ``POST /login/input`` {value} gives the code or
-    the password, ``DELETE /login`` cancels it. 409 when it is not in a state for that. `more` is guarded as well.
+    ``GET /login`` tells how it is, ``POST /login`` {phone} or {botToken} begins it, ``POST /login/input`` {value} gives
+    the code or the password, ``DELETE /login`` cancels it. 409 when it is not in a state for that. `more` is guarded as
+    well.
     """
 
     async def get_health(_request: Request) -> Response:
@@ -73,7 +79,7 @@ def application(
         return _json(login.state)
 
     async def start_login(request: Request) -> Response:
-        return await _login(request, _Phone, lambda body: login.start(body.phone))
+        return await _login(request, _Who, lambda body: login.start(body.phone or "", body.bot_token))
 
     async def give_input(request: Request) -> Response:
         return await _login(request, _Value, lambda body: login.give(body.value))
@@ -89,7 +95,8 @@ def application(
         try:
             act(msgspec.json.decode(await request.body(), type=kind))
         except msgspec.MsgspecError:  # its words could show parts of a secret
-            return _json({"error": f"the body must be an object with {kind.__struct_fields__[0]}, a string"}, 422)
+            names = " or ".join(kind.__struct_encode_fields__)
+            return _json({"error": f"the body must be an object with {names}, a string"}, 422)
         except LoginConflictError as error:
             return _json({"error": str(error)}, 409)
         return _json(login.state, 202)

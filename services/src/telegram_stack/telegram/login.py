@@ -1,4 +1,4 @@
-"""Logging in step by step: phone number, code, password. What is typed in is never logged and never shown again."""
+"""Logging in: phone number, code, password, or a bot's token. What is typed in is never logged, never shown again."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ class Login:
         self._task: asyncio.Task[None] | None = None
         self.state = LoginState()
 
-    def start(self, phone: str) -> None:
-        """Ask Telegram to send a code to `phone`. Raises LoginConflictError."""
+    def start(self, phone: str, bot_token: str | None = None) -> None:
+        """Ask Telegram to send a code to `phone`, or become the bot of `bot_token`. Raises LoginConflictError."""
         if self.state.running:
             raise LoginConflictError(f"a log-in runs already ({self.state.status}): finish or cancel it first")
         if self._connected():
             raise LoginConflictError("the gateway is logged in and connected: there is nothing to do")
         self.state = LoginState("starting", "connecting to Telegram", True, utc_now())
         self._input = asyncio.Queue(1)
-        self._task = asyncio.create_task(self._run(phone), name="login")
+        self._task = asyncio.create_task(self._run(phone, bot_token), name="login")
 
     def give(self, value: str) -> None:
         """The code or the password, whichever is waited for. Raises LoginConflictError."""
@@ -96,14 +96,17 @@ class Login:
         self.state.status, self.state.message, self.state.retry_after = status, message, retry_after
         log.info("log-in: %s", status)
 
-    async def _run(self, phone: str) -> None:
+    async def _run(self, phone: str, bot_token: str | None) -> None:
         client = self._new_client()
         sent: Any = None
         try:
             async with asyncio.timeout(self._patience):
                 await client.connect()
-                sent = await client.send_code_request(phone)
-                await self._sign_in(client, phone, sent.phone_code_hash)
+                if bot_token is None:
+                    sent = await client.send_code_request(phone)
+                    await self._sign_in(client, phone, sent.phone_code_hash)
+                else:
+                    await client.sign_in(bot_token=bot_token)
             saved = client.session.save()
             await client.disconnect()  # one key, one connection: the gateway is next
             self._session.write(saved, replace=True)
@@ -154,6 +157,8 @@ _REASONS: dict[type[Exception], str] = {
     errors.PhoneNumberInvalidError: "this is no phone number: give it with its country code, for example +55…",
     errors.PhoneNumberBannedError: "Telegram has banned this phone number",
     errors.PhoneNumberUnoccupiedError: "no account has this phone number",
+    errors.AccessTokenInvalidError: "this is no bot's token: @BotFather gives it, as 123456:ABC…",
+    errors.AccessTokenExpiredError: "the bot's token was revoked: ask @BotFather for the new one",
     TimeoutError: "the log-in took too long: start again",
 }
 
