@@ -81,7 +81,6 @@ async def socks(port: int) -> AsyncIterator[Socks]:
 async def test_everything_goes_through_the_proxy_and_nothing_round_it(
     telegram: Telegram, session: SessionFile, sinks: list[ListSink]
 ) -> None:
-    pytest.importorskip("python_socks", reason="python-socks is not installed: make it by the lock file")
     port = free_port()
     settings = Proxy("socks5", "127.0.0.1", port, "somebody", "a made-up password")
     assert "made-up" not in repr(settings)
@@ -105,7 +104,6 @@ async def test_everything_goes_through_the_proxy_and_nothing_round_it(
 async def test_a_wrong_password_is_a_state_that_names_the_proxy(
     telegram: Telegram, session: SessionFile, sinks: list[ListSink], caplog: pytest.LogCaptureFixture
 ) -> None:
-    pytest.importorskip("python_socks", reason="python-socks is not installed: make it by the lock file")
     async with socks(free_port()) as proxy:
         settings = Proxy("socks5", "127.0.0.1", proxy.port, "somebody", "a wrong one")
         async with running(session, sinks, proxy=settings) as gateway:

@@ -39,7 +39,7 @@ from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.client import Server
 from telegram_stack.telegram.login import Login
 from telegram_stack.telegram.photos import PhotoCache, Photos
-from telegram_stack.telegram.proxy import Proxy, ProxyError
+from telegram_stack.telegram.proxy import Proxy
 from telegram_stack.telegram.session import SessionError, SessionFile
 from telegram_stack.telegram.source import Limits, TelegramSource
 from telegram_stack.telegram.sync import Sync
@@ -118,7 +118,7 @@ async def run(config: GatewayConfig, stop: asyncio.Event) -> None:
     """
     try:
         await _run(config, stop)
-    except (SessionError, SpoolError, ProxyError) as error:
+    except (SessionError, SpoolError) as error:
         raise program.CannotRunError(str(error)) from error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from telethon import TelegramClient, errors, functions
 from telethon.errors.common import AuthKeyNotFound
 
@@ -14,7 +15,9 @@ from telegram_stack.telegram.convert import marked
 VOID = (errors.UnauthorizedError, errors.AuthKeyError, AuthKeyNotFound)
 """The session is of no use any more: revoked, in use elsewhere, or the account is banned."""
 
-TEMPORARY = (OSError, EOFError, TimeoutError, errors.RPCError)
+_PROXY = (ProxyConnectionError, ProxyError, ProxyTimeoutError)  # no OSErrors, though Telethon tries to make them so
+
+TEMPORARY = (OSError, EOFError, TimeoutError, errors.RPCError, *_PROXY)
 """The network's and Telegram's everyday troubles: connect again."""
 
 

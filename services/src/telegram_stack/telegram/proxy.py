@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from telethon.network import ConnectionTcpMTProxyRandomizedIntermediate
-
-
-class ProxyError(Exception):
-    """The proxy cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +19,12 @@ class Proxy:
     secret: str | None = field(default=None, repr=False)
 
     def client_options(self) -> dict[str, Any]:
-        """What Telethon's client is made with. Raises ProxyError rather than go round the proxy."""
+        """What Telethon's client is made with."""
         if self.kind == "mtproxy":
             return {
                 "connection": ConnectionTcpMTProxyRandomizedIntermediate,
                 "proxy": (self.host, self.port, self.secret),
             }
-        if importlib.util.find_spec("python_socks") is None:  # Telethon would connect without the proxy
-            raise ProxyError("a SOCKS5 proxy needs python-socks, which is not installed: install the service again")
         socks = {"proxy_type": "socks5", "addr": self.host, "port": self.port, "rdns": True}
         if self.user is not None:
             socks |= {"username": self.user, "password": self.secret or ""}
