@@ -30,6 +30,12 @@ def run(problem: str, *command: str | Path) -> None:
         sys.exit(f"{done.stdout.strip()}\n{problem}, then run make again.")
 
 
+def check_python() -> None:
+    """End with a sentence where Python is too old."""
+    if sys.version_info < OLDEST:
+        sys.exit(f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}")
+
+
 def install_venv_package() -> None:
     """Debian ships ensurepip apart; install it where we may, else say how."""
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
@@ -43,8 +49,7 @@ def install_venv_package() -> None:
 
 def main(venv: Path, lock: Path) -> None:
     """Create `venv` and install exactly what `lock` names, hashes checked."""
-    if sys.version_info < OLDEST:
-        sys.exit(f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}")
+    check_python()
     if venv.is_symlink():
         sys.exit(f"{venv} is a link: what it leads to would be emptied. Remove the link, then run make again.")
     if importlib.util.find_spec("ensurepip") is None:

@@ -2,10 +2,9 @@
 
 import sys
 
-OLDEST = (3, 11)
+from tools.bootstrap import check_python
 
-if sys.version_info < OLDEST:
-    sys.exit(f"Python 3.11 or newer is needed; {sys.executable} is {sys.version.split()[0]}")
+check_python()
 
 from tools.targets.cli import main  # noqa: E402 - an older Python could not read it
 

@@ -104,7 +104,12 @@ async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
 
 
 def _unavailable(error: Exception) -> DatabaseUnavailableError:
-    return DatabaseUnavailableError(str(error).strip().partition("\n")[0] or type(error).__name__)
+    return DatabaseUnavailableError(first_line(error))
+
+
+def first_line(error: Exception) -> str:
+    """What failed, without the server's further lines, which may show values."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 async def ping(pool: Pool) -> float:

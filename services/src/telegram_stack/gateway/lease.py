@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, transaction
+from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, first_line, transaction
 from telegram_stack.telegram.lease import LeaseError
 
 LEAVE_SECONDS = 10.0
@@ -48,7 +48,7 @@ class DatabaseLease:
         try:
             await self._ask()
         except (DatabaseUnavailableError, psycopg.Error) as error:
-            raise LeaseError(f"whether another host uses the session cannot be asked: {_line(error)}") from error
+            raise LeaseError(f"whether another host uses the session cannot be asked: {first_line(error)}") from error
 
     async def keep(self) -> None:
         """Renew it. Raises LeaseError."""
@@ -65,7 +65,7 @@ class DatabaseLease:
             except TimeoutError:
                 problem = problem or "no answer"
             except (DatabaseUnavailableError, psycopg.Error) as error:
-                problem = _line(error)
+                problem = first_line(error)
 
     async def give_back(self) -> None:
         """Let another host have it at once, if that can be said within a moment."""
@@ -91,7 +91,3 @@ class DatabaseLease:
         if holder != self._holder:
             raise LeaseError(f"the host {holder} has the lease of the session, for {max(0.0, left):.0f} s more")
         self._until = asked + self._seconds
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, transaction
+from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, first_line, transaction
 from telegram_stack.events import Event
 from telegram_stack.ids import row_id
 from telegram_stack.sinks.base import RejectedEventsError, SinkUnavailableError, latest
@@ -96,10 +96,10 @@ class DatabaseSink:
             raise SinkUnavailableError(str(error)) from error
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, ValueError) as error:
             if len(batch) == 1:
-                raise RejectedEventsError(_first_line(error), batch) from error
+                raise RejectedEventsError(first_line(error), batch) from error
             await self._halve(batch)
         except psycopg.Error as error:  # no table yet, no right yet: the same again later
-            raise SinkUnavailableError(_first_line(error)) from error
+            raise SinkUnavailableError(first_line(error)) from error
 
     async def _halve(self, batch: Sequence[Entry]) -> None:
         middle = len(batch) // 2
@@ -138,7 +138,7 @@ class DatabaseSink:
         try:
             return await transaction(self._pool, work)
         except (DatabaseUnavailableError, psycopg.Error) as error:
-            raise SinkUnavailableError(_first_line(error)) from error
+            raise SinkUnavailableError(first_line(error)) from error
 
     async def close(self) -> None:
         """Close the pool."""
@@ -187,7 +187,3 @@ def _deletions(events: Sequence[Event]) -> list[list[Any]]:
         [event.message_id for event in events],
         [event.received_at for event in events],
     ]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import msgspec
 import psycopg
 
-from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, transaction
+from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, first_line, transaction
 from telegram_stack.events import Content, Event, Media, MessageType
 from telegram_stack.topology import RETRY_DELAYS_MS
 
@@ -89,7 +89,7 @@ class Stored:
         try:
             return await transaction(self._pool, work)
         except psycopg.Error as error:  # a missing table or right: for an operator to mend
-            raise DatabaseUnavailableError(str(error).partition("\n")[0]) from error
+            raise DatabaseUnavailableError(first_line(error)) from error
 
 
 async def _by_key(connection: Connection, keys: Sequence[Key]) -> list[Event]:
