@@ -96,7 +96,7 @@ BEGIN
 END
 $$;
 
--- Remembers that a reader has done everything before `target`, once that saves 200 rows: not each poll should write.
+-- Remembers that a reader has done everything before `target`, once that saves 100 rows: a poll that finds little should not write.
 CREATE FUNCTION telegram.move_position(old telegram.positions, target telegram.positions) RETURNS void
 LANGUAGE plpgsql
 VOLATILE
@@ -104,12 +104,12 @@ SET search_path = pg_catalog
 SET plan_cache_mode = force_custom_plan
 AS $$
 BEGIN
-  IF current_setting('transaction_read_only') = 'on' OR 200 > (
+  IF current_setting('transaction_read_only') = 'on' OR 100 > (
     SELECT count(*) FROM (
       SELECT FROM telegram.message_keys AS k
       WHERE (k.arrival, k.channel_id, k.message_id) >= (old.position, old.next_channel_id, old.next_message_id)
         AND (k.arrival, k.channel_id, k.message_id) < (target.position, target.next_channel_id, target.next_message_id)
-      LIMIT 200
+      LIMIT 100
     ) AS passed
   ) THEN
     RETURN;
