@@ -59,7 +59,7 @@ class Host:
             time.sleep(SETTLING)
             told = self._probe(seconds)
         finally:
-            self._simulator.ask("DELETE", "/load")
+            self._rest()
         return Run(
             rate, seconds, self._limits, told["received"],
             told["stages"] | {"effect": interpolated(told["effects"])},
@@ -67,15 +67,25 @@ class Host:
             told["statements"] / max(1, told["received"]), told["megabytes"],
         )  # fmt: skip
 
-    @staticmethod
-    def _probe(seconds: float) -> dict[str, Any]:
+    def _rest(self) -> None:
+        self._simulator.ask("DELETE", "/load")
+
+    def _probe(self, seconds: float) -> dict[str, Any]:
         # The trace remembers 5,000 events: it is read twice a second, which does for 10,000 a second.
         command = ["exec", demo_stack.HOST, "python3", "-", str(seconds), "4011", "telegram_gateway"]
-        done = subprocess.run(
+        with subprocess.Popen(
             [sys.executable, "-m", "tools.targets", *command],
-            cwd=demo_stack.ROOT, input=PROBE.read_text(), stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-        return dict(json.loads(done.stdout.splitlines()[-1]))
+            cwd=demo_stack.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as probe:  # fmt: skip
+            assert probe.stdin and probe.stdout
+            probe.stdin.write(PROBE.read_text())
+            probe.stdin.close()
+            probe.stdout.readline()  # measured: under load the sinks would never have had everything
+            self._rest()
+            told = probe.stdout.read()
+        if probe.returncode != 0:
+            sys.exit("the measurement failed, see above")
+        return dict(json.loads(told))
 
     @contextmanager
     def without_limits(self) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """Runs on the host that is measured, with its own Python alone: python3 probe.py SECONDS WORKER_PORT DATABASE
 
-Collects the gateway's trace while a load runs and prints, as one line of JSON, the milliseconds from receipt to each
-stage, the worker's histogram, the cores that each unit used, the gateway's largest memory and the clients' statements.
+Collects the gateway's trace while a load runs and says `measured`. Once the sinks have everything it prints, as JSON,
+the milliseconds from receipt to each stage, the worker's histogram, the cores that each unit used, the gateway's
+largest memory and the clients' statements.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def main() -> None:
     left = lags()
     told = {"elapsed": elapsed, "cpu": {name: round(value, 4) for name, value in used.items() if value >= 0.001}}
     told |= {"left": left, "behind": behind, "megabytes": megabytes(), "received": len(paths)}
+    print("measured", flush=True)  # the load ends now
     settled = settle(begun + seconds + 120)
     collect(paths, begun)
     told |= {"settled_seconds": settled - begun - seconds, "statements": statements(database) - calls}

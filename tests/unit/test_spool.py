@@ -17,6 +17,7 @@ import pytest
 
 from telegram_stack.events import Content, Event, version_of
 from telegram_stack.spool import Channel, Entry, Spool, SpoolError, SpoolFullError
+from telegram_stack.spool.reader import Reader
 
 CHANNEL = -1001
 SINKS = ("database", "queue")
@@ -72,6 +73,30 @@ async def test_each_sink_reads_everything_in_order_behind_its_own_cursor(tmp_pat
         assert ids(await take(spool, "database", 10, limit=3)) == list(range(1, 11))
         assert (spool.lag("database"), spool.lag("queue")) == (0, 10)
         assert ids(await take(spool, "queue", 10)) == list(range(1, 11))
+
+
+async def test_sinks_at_their_own_pace_miss_nothing_and_do_not_read_twice_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("telegram_stack.spool.reader._TAIL", 8)
+    read: list[int] = []
+    entries = Reader._entries
+
+    def counted(self: Reader, position: int, limit: int) -> list[Entry]:
+        read.append(position)
+        return entries(self, position, limit)
+
+    monkeypatch.setattr(Reader, "_entries", counted)
+    async with opened(tmp_path) as spool:
+        await spool.commit(events(*range(1, 31)))
+        assert ids(await take(spool, "database", 25, limit=5)) == list(range(1, 26))
+        assert ids(await take(spool, "queue", 17, limit=3)) == list(range(1, 19))
+        assert ids(await take(spool, "database", 5)) == list(range(26, 31))
+        before = len(read)
+        assert ids(await take(spool, "queue", 4, limit=4)) == list(range(19, 23))  # older than the tail
+        assert len(read) == before + 1
+        assert ids(await take(spool, "queue", 8)) == list(range(23, 31))
+        assert len(read) == before + 1
 
 
 async def test_a_waiting_sink_wakes_when_something_comes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from telegram_stack.spool import Entry
 from telegram_stack.topology import consumer_queue
 
 _REMEMBERED_VERSIONS = 100_000
+_TIDY_SECONDS = 60.0
+"""How often a channel's sets are trimmed and made to live on; they live for an hour."""
 
 
 class CacheConfig(cache.CacheConfig, frozen=True, kw_only=True):
@@ -44,6 +47,7 @@ class CacheSink:
         self._consumers = tuple(consumers)
         # The gateway is the cache's only writer of new states, so its memory keeps older ones from overwriting.
         self._versions: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._tidied: dict[int, float] = {}  # channel to monotonic time
 
     async def write(self, batch: Sequence[Entry]) -> None:
         """Write the newest state of each message of `batch`."""
@@ -51,21 +55,24 @@ class CacheSink:
         if not entries:
             return
         horizon = time.time() - cache_keys.RECENT_SECONDS
+        channel_ids = sorted({entry.event.channel_id for entry in entries})
+        now = time.monotonic()
+        untidy = [channel for channel in channel_ids if self._tidied.get(channel, -math.inf) < now - _TIDY_SECONDS]
         try:
             async with self._primary.redis.pipeline(transaction=False) as pipeline:
                 for entry in entries:
                     self._queue(pipeline, entry, horizon)
-                channel_ids = sorted({entry.event.channel_id for entry in entries})
-                for channel_id in channel_ids:
-                    for key in self._sets(channel_id):
-                        pipeline.zremrangebyscore(key, "-inf", horizon)
-                        pipeline.expire(key, cache_keys.RECENT_SECONDS)
+                for key in (key for channel_id in untidy for key in self._sets(channel_id)):
+                    pipeline.zremrangebyscore(key, "-inf", horizon)
+                    pipeline.expire(key, cache_keys.RECENT_SECONDS)
                 for consumer in self._consumers:
                     pipeline.sadd(cache_keys.pending_channels(consumer), *channel_ids)
                     pipeline.expire(cache_keys.pending_channels(consumer), cache_keys.RECENT_SECONDS)
                 await pipeline.execute()
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # RuntimeError: see cache.CacheClient
+            self._tidied.clear()  # what comes back may have lost its keys
             raise SinkUnavailableError(cache.words(error)) from error
+        self._tidied.update(dict.fromkeys(untidy, now))
         self._remember(entries)
 
     def _sets(self, channel_id: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,8 @@ from telegram_stack.spool.records import Entry
 T = TypeVar("T")
 
 _RETRY_SECONDS = 0.5
+_TAIL = 2048
+"""Entries that are kept as they were read, for the next sink that asks for them."""
 
 
 class Reader:
@@ -26,6 +29,8 @@ class Reader:
         """Raises sqlite3.Error."""
         self._connection = connect(path)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
+        self._tail: list[Entry] = []  # every entry behind `_before`, up to its last
+        self._before = 0
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
@@ -37,7 +42,24 @@ class Reader:
 
     async def entries(self, position: int, limit: int) -> list[Entry]:
         """At most `limit` entries behind `position`, in order."""
-        return await self._run(self._entries, position, limit)
+        if self._tail and self._before <= position < self._tail[-1].seq:
+            first = bisect.bisect_right(self._tail, position, key=lambda entry: entry.seq)
+            return self._tail[first : first + limit]
+        entries = await self._run(self._entries, position, limit)
+        self._keep(position, entries)
+        return entries
+
+    def _keep(self, position: int, entries: Sequence[Entry]) -> None:
+        """`entries` follow `position`; the newest are what the other sinks want next."""
+        end = self._tail[-1].seq if self._tail else self._before
+        if position < end or not entries:
+            return
+        if position > end:
+            self._tail, self._before = [], position
+        self._tail.extend(entries)
+        if surplus := max(0, len(self._tail) - _TAIL):
+            self._before = self._tail[surplus - 1].seq
+            del self._tail[:surplus]
 
     def _entries(self, position: int, limit: int) -> list[Entry]:
         rows = self._connection.execute(

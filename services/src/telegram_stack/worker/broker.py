@@ -70,10 +70,13 @@ class Subscription:
         loop = asyncio.get_running_loop()
         deliveries: list[Delivery] = []
         deadline = float("inf")
-        while len(deliveries) < limit and (not self._incoming.empty() or loop.time() < deadline):
+        while len(deliveries) < limit:
             try:
-                async with asyncio.timeout_at(None if self._incoming.qsize() or not deliveries else deadline):
-                    delivery = await self._incoming.get()
+                if self._incoming.empty():
+                    async with asyncio.timeout_at(deadline if deliveries else None):
+                        delivery = await self._incoming.get()
+                else:
+                    delivery = self._incoming.get_nowait()
             except TimeoutError:
                 break
             if delivery is None:
