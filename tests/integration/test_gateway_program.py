@@ -300,7 +300,7 @@ def test_a_missing_session_is_a_state_and_an_import_ends_it(telegram: Telegram, 
 
     refused = gateway.command("import-session", text="no session at all")
     assert refused.returncode == 1
-    assert refused.stderr == "this is no Telethon string session: export one with client.session.save()\n"
+    assert refused.stderr == "this is no string session of Telethon or GramJS: export one with client.session.save()\n"
     session = telegram.session()
     assert gateway.command("import-session", text=session).returncode == 0
     file = gateway.folder / "state" / "session"

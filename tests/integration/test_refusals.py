@@ -108,7 +108,7 @@ def test_a_dry_run_on_a_bare_host_succeeds_changes_nothing_and_shows_no_secret(b
             {"gateway_session_file": "/nowhere/session.txt"},
             "/nowhere/session.txt (gateway_session_file) is missing",
         ),
-        ({"gateway_session_string": "1abc"}, "is no string session of Telethon: it has 4 characters"),
+        ({"gateway_session_string": "1abc"}, "is no string session of Telethon or GramJS: it has 4 characters"),
         ({"redis_sentinel_maxmemory": "600mb"}, "raise redis_sentinel_replica_memory_max"),
         ({"timescaledb_memory_budget": "64M"}, "it must be 256M or more"),
         ({"ansible_become": False}, "root is needed"),

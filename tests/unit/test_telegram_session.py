@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,12 @@ def ready() -> str:
     session.auth_key = AuthKey(b"\x01" * 256)
     saved: str = session.save()
     return saved
+
+
+def of_gramjs(address: str, key: bytes = b"\x01" * 256) -> str:
+    name = address.encode()
+    packed = struct.pack(f">BH{len(name)}sH256s", 2, len(name), name, 443, key)
+    return "1" + base64.b64encode(packed).decode()
 
 
 @pytest.fixture
@@ -69,7 +77,7 @@ def test_another_key_is_told_from_a_broken_file(file: SessionFile) -> None:
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1AAAA", "1" + "A" * 352])
 def test_what_is_no_session_is_refused_without_being_shown(file: SessionFile, text: str) -> None:
-    with pytest.raises(SessionError, match="no Telethon string session") as caught:
+    with pytest.raises(SessionError, match="no string session of Telethon or GramJS") as caught:
         file.write(text)
     assert len(text) < 5 or text not in str(caught.value)
     assert not file.path.exists()
@@ -103,3 +111,42 @@ def test_one_process_has_the_session(file: SessionFile) -> None:
         refused = other()
         assert f"another gateway (pid {os.getpid()}) uses the session" in refused.stderr
     assert other().stdout == "locked\n"
+
+
+@pytest.mark.requirement("GW-02")
+@pytest.mark.parametrize(
+    ("address", "server"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("149.154.167.91", "149.154.167.91"),  # as long as Telethon's with an IPv6 address
+        ("2001:67c:4e8:f002::a", "2001:67c:4e8:f002::a"),
+        ("venus.web.telegram.org", "149.154.167.51"),
+    ],
+)
+def test_a_session_of_the_legacy_gateway_goes_on_with_its_key(file: SessionFile, address: str, server: str) -> None:
+    key = os.urandom(256)
+    file.write(of_gramjs(address, key))
+    session = StringSession(file.read())
+    assert (session.dc_id, session.server_address, session.port) == (2, server, 443)
+    assert session.auth_key.key == key
+
+
+@pytest.mark.requirement("GW-02")
+@pytest.mark.parametrize(
+    "session",
+    ["", "1", "1é", of_gramjs("127.0.0.1")[:-4], of_gramjs("no-such-place"), "2" + of_gramjs("127.0.0.1")[1:]],
+)
+def test_what_no_library_wrote_is_refused(file: SessionFile, session: str) -> None:
+    with pytest.raises(SessionError, match="no string session of Telethon or GramJS"):
+        file.write(session)
+    assert not file.path.exists()
+
+
+@pytest.mark.requirement("GW-02")
+@pytest.mark.parametrize("address", ["149.154.167.51", "2001:67c:4e8:f002::a"])
+def test_a_session_of_telethon_stays_as_it_is(file: SessionFile, address: str) -> None:
+    session = StringSession()
+    session.set_dc(2, address, 443)
+    session.auth_key = AuthKey(os.urandom(256))
+    file.write(session.save())
+    assert file.read() == session.save()

@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def import_session(arguments: Sequence[str]) -> int:
-    """Read a Telethon string session from stdin and keep it encrypted."""
+    """Read a string session of Telethon or GramJS from stdin and keep it encrypted."""
     parser = argparse.ArgumentParser(prog=_NAME, description=import_session.__doc__)
     parser.add_argument("command", choices=["import-session"])
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the gateway's TOML file")

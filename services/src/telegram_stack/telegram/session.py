@@ -16,6 +16,8 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken
 from telethon.sessions import StringSession
 
+from telegram_stack.telegram import gramjs
+
 
 class SessionError(Exception):
     """The session cannot be used; the message says why and what to do."""
@@ -82,13 +84,16 @@ class SessionFile:
             ) from None
 
     def write(self, session: str, *, replace: bool = False) -> None:
-        """Encrypt and keep `session`, whole or not at all. Raises SessionError."""
+        """Encrypt and keep `session`, one of Telethon or GramJS, whole or not at all. Raises SessionError."""
+        session = gramjs.to_telethon(session)
         try:
             complete = StringSession(session).auth_key is not None
         except Exception:  # errors of base64, struct and ipaddress; their words could show parts of the session
             complete = False
         if not complete:
-            raise SessionError("this is no Telethon string session: export one with client.session.save()") from None
+            raise SessionError(
+                "this is no string session of Telethon or GramJS: export one with client.session.save()"
+            ) from None
         if self.path.exists() and not replace:
             raise SessionError(f"there is a session at {self.path} already: add --replace to put this one in its place")
         self.check_permissions()
