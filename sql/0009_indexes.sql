@@ -28,3 +28,6 @@ CREATE INDEX processing_created ON telegram.processing USING brin (created_at) W
 
 -- Serves: failures that wait for a replay, by consumer (`WHERE consumer = … AND replayed_at IS NULL ORDER BY id`).
 CREATE INDEX failures_waiting ON telegram.failures (consumer, id) WHERE replayed_at IS NULL;
+
+-- Serves: the legacy rows of a message (take-over of duplicates, `WHERE channel_id = … AND message_id = …`; retention).
+CREATE INDEX legacy_ids_message ON telegram.legacy_ids (message_id, channel_id) INCLUDE (created_at);

@@ -15,7 +15,9 @@ SELECT
   m.text,
   CASE WHEN m.media IS NOT NULL THEN m.text END AS caption,
   m.media ->> 'type' AS media_type,
-  CASE WHEN m.media IS NULL THEN '[]' ELSE jsonb_build_array(m.media - 'access_hash') END AS media_refs,
+  CASE
+    WHEN m.media IS NULL THEN '[]' ELSE coalesce(m.media -> 'refs', jsonb_build_array(m.media - 'access_hash'))
+  END AS media_refs,
   CASE WHEN m.deleted_at IS NOT NULL THEN 'deleted' ELSE coalesce(p.status, 'received') END AS status,
   m.received_at,
   m.message_date AS telegram_date,

@@ -12,7 +12,7 @@ FROM pg_class AS c CROSS JOIN LATERAL (
   WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attname <> 'arrival'
 ) AS a
 WHERE c.relnamespace = 'telegram'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-  AND c.relname NOT IN ('schema_migrations', 'settings', 'positions', 'rollup_state', 'maintenance_runs', 'leases');
+  AND c.relname NOT IN ('schema_migrations', 'settings', 'positions', 'rollup_state', 'maintenance_runs', 'leases', 'copied_windows');
 
 -- To be called once in the new database when everything is there.
 CREATE FUNCTION telegram.finish_transfer() RETURNS void

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,9 +54,14 @@ def main() -> None:
 
 
 def ask(url: str) -> bytes:
-    """The body of an answer."""
-    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - loopback
-        return bytes(answer.read())
+    """The body of an answer, also of a gateway that says it is not well: under such a load it may not be."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - loopback
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return error.read()
 
 
 def lags() -> dict[str, int]:

@@ -43,7 +43,7 @@ class Console:
 
     def __init__(self, module: AnsibleModule) -> None:
         """Raises Unreachable where no PgBouncer is set up yet; other refusals end the module."""
-        further = {"cursor_factory": psycopg.ClientCursor} if HAS_PSYCOPG else {}
+        further: dict[str, Any] = {"cursor_factory": psycopg.ClientCursor} if HAS_PSYCOPG else {}
         self._connection = connect(module, CONSOLE, **further)
 
     def show(self, what: str) -> list[Row]:

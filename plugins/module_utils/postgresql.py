@@ -34,31 +34,33 @@ def connection_argument_spec() -> dict[str, dict[str, Any]]:
     }
 
 
-def connect(module: AnsibleModule, database: str | None = None, **further: Any) -> psycopg.Connection[Any]:
+def connect(
+    module: AnsibleModule, database: str | None = None, *, prefix: str = "login", **further: Any
+) -> psycopg.Connection[Any]:
     """Open an autocommit connection from the module's options, to `login_db` unless `database` is given.
 
-    `further` goes to psycopg. Raises Unreachable where a host that is not set up yet explains it; any other refusal
-    (a wrong password, a role that does not exist) ends the module.
+    The options' names begin with `prefix`. `further` goes to psycopg. Raises Unreachable where a host that is not set
+    up yet explains it; any other refusal (a wrong password, a role that does not exist) ends the module.
     """
     if not HAS_PSYCOPG:
         raise Unreachable(f"{sys.executable} lacks psycopg 3 (install it with: apt-get install python3-psycopg)")
-    options = module.params
-    name = database or options["login_db"]
-    where = f"database {name} at {options['login_host']}:{options['login_port']}"
+    options = {name: module.params[f"{prefix}_{name}"] for name in ("host", "port", "user", "password")}
+    name = database or module.params[f"{prefix}_db"]
+    where = f"database {name} at {options['host']}:{options['port']}"
     try:
         return psycopg.connect(
-            host=options["login_host"],
-            port=options["login_port"],
-            user=options["login_user"],
-            password=options["login_password"],
+            host=options["host"],
+            port=options["port"],
+            user=options["user"],
+            password=options["password"],
             dbname=name,
-            connect_timeout=options["connect_timeout"],
+            connect_timeout=module.params["connect_timeout"],
             application_name="tradingsystem.telegram_stack",
             autocommit=True,
             **further,
         )
     except psycopg.OperationalError as error:
-        message = f"Cannot connect to {where} as {options['login_user']}: {str(error).strip()}"
+        message = f"Cannot connect to {where} as {options['user']}: {str(error).strip()}"
         if _not_set_up(str(error), name):
             raise Unreachable(message) from error
         module.fail_json(msg=message)

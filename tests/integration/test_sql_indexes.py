@@ -24,6 +24,8 @@ QUERIES = {
     "processing_waiting": "SELECT channel_id, message_id FROM telegram.processing WHERE consumer = 'signals'"
     " AND status IN ('received', 'retrying', 'queued', 'failed', 'reprocess_pending') AND status = 'retrying'",
     "processing_created": "SELECT * FROM telegram.message_processing_stats",
+    "legacy_ids_message": "SELECT max(created_at) FROM telegram.legacy_ids"
+    " WHERE channel_id = -1000000000007 AND message_id = 7",
     "failures_waiting": "SELECT * FROM telegram.failures WHERE consumer = 'c' AND replayed_at IS NULL"
     " ORDER BY id LIMIT 50",
 }
@@ -42,6 +44,7 @@ SELECT 'signals', -1000000000000 - n % 200, n, n, CASE WHEN n % 500 = 0 THEN 're
 FROM generate_series(150000, 1, -1) AS n;
 INSERT INTO telegram.failures (consumer, channel_id, message_id, version, reason, payload, attempts, replayed_at)
 SELECT 'c' || n % 2, 1, n, 1, 'r', '{}', 3, CASE WHEN n % 100 > 0 THEN now() END FROM generate_series(1, 20000) AS n;
+INSERT INTO telegram.legacy_ids SELECT n, -1000000000000 - n % 200, n, now() FROM generate_series(1, 20000) AS n;
 SELECT * FROM telegram.maintain_search();
 """
 

@@ -263,7 +263,7 @@ def _message(row: dict[str, Any]) -> Message:
         text=row["text"],
         caption=row["text"] if media else None,
         media_type=media.get("type") if media else None,
-        media_refs=[_media(media)] if media else [],
+        media_refs=_references(media) if media else [],
         status=status,
         received_at=row["received_at"],
         telegram_date=row["message_date"],
@@ -283,6 +283,12 @@ def _message(row: dict[str, Any]) -> Message:
         reply_to=row["reply_to"],
         forward=row["forward"],
     )
+
+
+def _references(media: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row that came from the legacy tables keeps its own."""
+    own = media.get("refs")
+    return own if isinstance(own, list) else [_media(media)]
 
 
 def _media(media: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+# Copyright: the tradingsystem.telegram_stack contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the legacy table looks like and how to read it: columns are looked up, never guessed. No server needed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+IDS_PER_WINDOW = 10_000
+
+_TIMES = (
+    "received_at", "telegram_date", "published_at", "failed_at", "queued_at", "reprocess_requested_at",
+    "reprocessed_at", "created_at", "updated_at", "deleted_at",
+)  # fmt: skip
+_DOCUMENTS = ("media_refs", "metadata")
+# In the order of the type telegram.legacy_row.
+_COLUMNS = (
+    "id", "channel_id", "message_id", "thread_id", "source", "message_type", "text", "caption", "media_type",
+    "media_refs", "status", "received_at", "telegram_date", "published_at", "failed_at", "queued_at",
+    "reprocess_requested_at", "reprocessed_at", "metadata", "created_at", "updated_at", "deleted_at",
+)  # fmt: skip
+_NEEDED = ("id", "channel_id", "message_id")
+_DATES = ("telegram_date", "received_at", "created_at")
+_INTEGERS = ("smallint", "integer", "bigint")
+
+
+class ShapeError(Exception):
+    """The table is none that messages can be read from; the message is meant for the operator."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How to read `table`, in a session whose time zone is UTC.
+
+    `selected` gives a row as telegram.legacy_row has it, of alias `r`; `unread` are columns that nothing here knows.
+    """
+
+    table: str
+    selected: str
+    divider: str
+    unread: tuple[str, ...]
+
+    @property
+    def windows(self) -> str:
+        """A query of all windows in their order: start as text, rows, checksum of the rows as text."""
+        start = self._start
+        return (
+            f"SELECT {start}::text, count(*), sum(hashtextextended(r::text, 0))::text"  # noqa: S608 - names of columns
+            f" FROM {self.table} AS r GROUP BY {start} ORDER BY {start}"
+        )
+
+    def rows(self, start: str) -> str:
+        """A query of the rows of the window that begins at `start`, given as SQL quotes it."""
+        begin = f"{start}::{self.divider}"  # of a day
+        if self.divider == "id":
+            low = f"{start}::bigint * {IDS_PER_WINDOW}"
+            where = f"r.id >= {low} AND r.id < {low} + {IDS_PER_WINDOW}"
+        else:  # the last condition alone would be right, and read the whole table; infinity has no day behind it
+            where = (
+                f"r.created_at >= {begin} AND r.created_at <= {begin} + interval '1 day'"
+                f" AND date_trunc('day', r.created_at) = {begin}"
+            )
+        return f"SELECT {self.selected} FROM {self.table} AS r WHERE {where}"  # noqa: S608 - as above
+
+    @property
+    def _start(self) -> str:
+        return (
+            f"floor(r.id / {IDS_PER_WINDOW}.0)::bigint" if self.divider == "id" else "date_trunc('day', r.created_at)"
+        )
+
+
+def source_argument_spec() -> dict[str, dict[str, Any]]:
+    """Options that name the legacy database."""
+    return {
+        "source_host": {"type": "str", "required": True},
+        "source_port": {"type": "int", "default": 5432},
+        "source_user": {"type": "str", "required": True},
+        "source_password": {"type": "str", "no_log": True},
+        "source_db": {"type": "str", "required": True},
+        "source_table": {"type": "str", "default": "telegram_gateway.messages"},
+    }
+
+
+def shape(table: str, columns: Mapping[str, str]) -> Shape:
+    """How to read `table`, quoted as SQL wants it, which has `columns` (name to type, as information_schema says).
+
+    A plain table is read by ranges of its number, a hypertable by days: what storage finds without reading all of it.
+    Raises ShapeError.
+    """
+    lacking = [name for name in _NEEDED if name not in columns]
+    if not any(name in columns for name in _DATES):
+        lacking.append(" or ".join(_DATES))
+    by_number = columns.get("id") in _INTEGERS
+    if not by_number and "created_at" not in columns:
+        lacking.append("created_at, or a number as id")
+    if lacking:
+        raise ShapeError(
+            f"{table} lacks {'; '.join(lacking)}: it is no table of messages of the legacy gateway. "
+            "Name the right one in source_table."
+        )
+    return Shape(
+        table=table,
+        selected=", ".join(_expression(name, columns.get(name)) for name in _COLUMNS),
+        divider="id" if by_number else columns["created_at"],
+        unread=tuple(sorted(set(columns) - set(_COLUMNS))),
+    )
+
+
+def _expression(name: str, kind: str | None) -> str:
+    """A column as the type telegram.legacy_row has it."""
+    if kind is None:
+        return "NULL"
+    if name == "thread_id":
+        return f"CASE WHEN r.{name}::text ~ '^-?[0-9]{{1,18}}$' THEN r.{name}::text::bigint END"
+    if name in _DOCUMENTS:
+        return f"to_jsonb(r.{name})"
+    if name in _TIMES:
+        return f"r.{name}::timestamptz"
+    return f"r.{name}::text"

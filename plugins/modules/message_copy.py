@@ -1,0 +1,299 @@
+#!/usr/bin/python
+# Copyright: the tradingsystem.telegram_stack contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: messages of the legacy table into the stack's database."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: message_copy
+short_description: Copies messages of the legacy system, window by window
+version_added: 0.1.0
+description:
+  - Reads the legacy table of messages, of whichever shape, and takes its rows over by the database's function
+    C(telegram.adopt_legacy_rows). Duplicates become one message, what is no message goes to C(telegram.quarantine)
+    with the reason.
+  - A window is a day of a hypertable, or 10,000 numbers of a plain table. It is committed together with its row in
+    C(telegram.copied_windows), so that a copy which was killed goes on with the next window.
+  - One run works for about O(seconds), so that nothing depends on one long connection and each run can tell how far
+    it is. Run it again until RV(complete).
+  - A further run finds the windows that have changed at the source by checksums of the source's rows, and copies them
+    again. To copy a window twice changes nothing. So this is the delta pass too.
+  - The source is read in read-only transactions, one window each, and nothing in it is changed or locked.
+options:
+  seconds:
+    description:
+      - How long one run works, at least one window. The checksums of the whole source come before and are not counted.
+    type: float
+    default: 20
+  rows_per_second:
+    description:
+      - How many rows are read from the source in a second at most, to spare a legacy system that is still in use;
+        V(0) for as fast as it goes.
+    type: int
+    default: 0
+  owner:
+    description:
+      - Role that owns the schema and writes.
+    type: str
+    default: telegram_owner
+extends_documentation_fragment:
+  - tradingsystem.telegram_stack.postgresql
+  - tradingsystem.telegram_stack.legacy_source
+attributes:
+  check_mode:
+    description: Copies nothing and tells what there is to copy.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+  idempotent:
+    description: A run after RV(complete) copies nothing while the source stays as it is.
+    support: full
+notes:
+  - Connect to the server itself, not through PgBouncer.
+author:
+  - Telegram hybrid stack maintainers (@tradingsystem)
+"""
+
+EXAMPLES = r"""
+- name: Copy the messages of the legacy system
+  tradingsystem.telegram_stack.message_copy:
+    source_host: 192.0.2.10
+    source_port: 5433
+    source_user: timescale
+    source_password: "{{ legacy_database_password }}"
+    source_db: tradingsystem
+    rows_per_second: 20000
+  register: copied
+  until: copied.complete
+  retries: 1000
+  delay: 0
+"""
+
+RETURN = r"""
+complete:
+  description: Whether all that the source had when the run began is here.
+  returned: success
+  type: bool
+  sample: true
+windows:
+  description: How many windows the source has, were copied by this run, and are left.
+  returned: success
+  type: dict
+  sample: {all: 120, copied: 30, left: 60}
+rows:
+  description: How many rows the source has, were read by this run, and are left.
+  returned: success
+  type: dict
+  sample: {all: 300000, copied: 75000, left: 150000}
+counts:
+  description:
+    - What became of the rows of this run. C(undated) had no date of Telegram and got that of their receipt;
+      C(duplicates) are rows of a message that another row has told of; C(written) messages are new or changed.
+  returned: success
+  type: dict
+  sample: {given: 75000, quarantined: 3, undated: 12, duplicates: 666, written: 74319, processed: 70000, deleted: 20}
+rows_per_second:
+  description: How fast this run was.
+  returned: when it copied
+  type: int
+  sample: 21000
+seconds_left:
+  description: How long the rest takes at this pace.
+  returned: when it copied
+  type: int
+  sample: 7
+unread_columns:
+  description: Columns of the source that are not taken over, because no legacy system is known to have them.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+import contextlib
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+    Shape,
+    ShapeError,
+    shape,
+    source_argument_spec,
+)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
+    Unreachable,
+    connect,
+    connection_argument_spec,
+)
+
+with contextlib.suppress(ImportError):  # connect() says it
+    import psycopg
+    from psycopg import sql
+
+COUNTS = ("given", "quarantined", "undated", "duplicates", "written", "processed", "deleted")
+LOCK = 1668246648
+"""Of the advisory locks of the stack's database: who copies."""
+
+_CREATE = "CREATE TEMP TABLE legacy_rows OF telegram.legacy_row ON COMMIT DELETE ROWS"
+_RECORD = (
+    "INSERT INTO telegram.copied_windows (source, window_start, rows, checksum) VALUES (%s, %s, %s, %s)"
+    " ON CONFLICT (source, window_start) DO UPDATE SET rows = excluded.rows, checksum = excluded.checksum,"
+    " copied_at = now()"
+)
+_TYPES = (
+    "SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute AS a"
+    " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"
+)
+
+
+class CopyError(Exception):
+    """The copy cannot go on; the message is meant for the operator."""
+
+
+class Copy:
+    """One run: `source` to `target`, both autocommit connections."""
+
+    def __init__(self, module: AnsibleModule, source: psycopg.Connection[Any], target: psycopg.Connection[Any]) -> None:
+        self._params = module.params
+        self._check_mode = module.check_mode
+        self._source = source
+        self._target = target
+        self._name = f"{source.info.dbname}.{module.params['source_table']}"
+        self._counts = dict.fromkeys(COUNTS, 0)
+
+    def run(self) -> dict[str, Any]:
+        """Copy until the time is up. Raises CopyError, ShapeError and psycopg.Error."""
+        self._source.execute("SET timezone = 'UTC'")
+        self._source.execute("SET default_transaction_read_only = on")
+        found = self._shape()
+        self._prepare()
+        windows = self._source.execute(found.windows.encode()).fetchall()
+        known = dict(
+            self._target.execute(
+                "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s", [self._name]
+            ).fetchall()
+        )
+        waiting = [window for window in windows if known.get(window[0]) != window[2]]
+        done, seconds = ([], 0.0) if self._check_mode else self._work(found, waiting)
+        return self._told(found, windows, waiting, done, seconds)
+
+    def _shape(self) -> Shape:
+        table = self._params["source_table"]
+        columns = dict(self._source.execute(_TYPES, [table]).fetchall())
+        if not columns:
+            raise CopyError(
+                f"There is no table {table} in database {self._source.info.dbname} that "
+                f"{self._source.info.user} may see. Name it in source_table, with its schema."
+            )
+        return shape(table, columns)
+
+    def _prepare(self) -> None:
+        self._target.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self._params["owner"])))
+        if self._check_mode:
+            return
+        (free,) = self._target.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() or (False,)
+        if not free:
+            raise CopyError(self._holder())
+        self._target.execute(_CREATE)
+
+    def _holder(self) -> str:
+        query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+        (pid,) = self._target.execute(query, [LOCK]).fetchone() or ("unknown",)
+        return (
+            f"Another run (process {pid} of the server) copies into this database right now. Wait for it, or end it "
+            f"there: SELECT pg_terminate_backend({pid})"
+        )
+
+    def _work(self, found: Shape, waiting: list[Any]) -> tuple[list[Any], float]:
+        begun = time.monotonic()
+        done: list[Any] = []
+        rows = 0
+        for window in waiting:
+            self._copy(found, window)
+            done.append(window)
+            rows += window[1]
+            if self._params["rows_per_second"]:
+                time.sleep(max(0.0, begun + rows / self._params["rows_per_second"] - time.monotonic()))
+            if time.monotonic() - begun >= self._params["seconds"]:
+                break
+        return done, time.monotonic() - begun
+
+    def _copy(self, found: Shape, window: Any) -> None:
+        """One window and its record: both or neither."""
+        start, rows, checksum = window
+        query = found.rows(sql.Literal(start).as_string(self._source))
+        with self._target.transaction(), self._source.cursor() as reading, self._target.cursor() as writing:
+            try:
+                with (
+                    reading.copy(f"COPY ({query}) TO STDOUT".encode()) as given,
+                    writing.copy(b"COPY legacy_rows FROM STDIN") as taken,
+                ):
+                    for data in given:
+                        taken.write(data)
+                counts = writing.execute("SELECT * FROM telegram.adopt_legacy_rows(%s)", [self._name]).fetchone()
+                writing.execute(_RECORD, [self._name, start, rows, checksum])
+            except psycopg.Error as error:
+                raise CopyError(
+                    f"Window {start} of {self._name} was not copied: {_words(error)}. What was copied before stays; "
+                    "mend the cause and run again."
+                ) from error
+        for name, count in zip(COUNTS, counts or (), strict=True):
+            self._counts[name] += count
+
+    def _told(
+        self, found: Shape, windows: list[Any], waiting: list[Any], done: list[Any], seconds: float
+    ) -> dict[str, Any]:
+        rows, copied = (sum(window[1] for window in some) for some in (windows, done))
+        left = sum(window[1] for window in waiting) - copied
+        told = {
+            "changed": bool(waiting) if self._check_mode else bool(done),
+            "complete": len(done) == len(waiting),
+            "windows": {"all": len(windows), "copied": len(done), "left": len(waiting) - len(done)},
+            "rows": {"all": rows, "copied": copied, "left": left},
+            "counts": self._counts,
+            "unread_columns": list(found.unread),
+        }
+        if copied and seconds:
+            told["rows_per_second"] = round(copied / seconds)
+            told["seconds_left"] = round(left * seconds / copied)
+        return told
+
+
+def _words(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error).strip()).rstrip(".")
+
+
+def run(module: AnsibleModule) -> dict[str, Any]:
+    """Connect to both sides and copy."""
+    with connect(module, prefix="source", options="-c client_encoding=UTF8") as source, connect(module) as target:
+        try:
+            return Copy(module, source, target).run()
+        except psycopg.Error as error:
+            raise CopyError(f"The copy could not go on: {_words(error)} ({error.sqlstate}).") from error
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **connection_argument_spec(),
+            **source_argument_spec(),
+            "seconds": {"type": "float", "default": 20},
+            "rows_per_second": {"type": "int", "default": 0},
+            "owner": {"type": "str", "default": "telegram_owner"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module)
+    except (CopyError, ShapeError, Unreachable) as error:
+        module.fail_json(msg=str(error))
+    else:
+        module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The module `message_copy` as Ansible runs it, on the three shapes in which the legacy table is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from tests.integration import modules, servers
+from tests.integration.modules import failure, success
+from tests.integration.servers import Postgres
+
+ROWS = 24_000
+CHANNELS = 40
+COMMON = """
+  thread_id bigint, source text NOT NULL DEFAULT 'unknown', message_type text NOT NULL DEFAULT 'channel_post',
+  text text, caption text, media_type text, media_refs jsonb NOT NULL DEFAULT '[]', status text NOT NULL,
+  received_at timestamptz NOT NULL, telegram_date timestamptz, published_at timestamptz, failed_at timestamptz,
+  queued_at timestamptz, reprocess_requested_at timestamptz, reprocessed_at timestamptz,
+  metadata jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(),
+  deleted_at timestamptz
+"""
+SHAPES = {
+    "A": f"""
+CREATE TABLE telegram_gateway.messages (
+  id uuid NOT NULL DEFAULT gen_random_uuid(), channel_id text NOT NULL, message_id bigint NOT NULL, {COMMON},
+  PRIMARY KEY (id, created_at), UNIQUE (channel_id, message_id, created_at)
+) PARTITION BY RANGE (created_at);
+CREATE TABLE telegram_gateway.messages_old PARTITION OF telegram_gateway.messages
+  FOR VALUES FROM (MINVALUE) TO ('2026-03-01');
+CREATE TABLE telegram_gateway.messages_new PARTITION OF telegram_gateway.messages
+  FOR VALUES FROM ('2026-03-01') TO (MAXVALUE)
+""",
+    "B": f"""CREATE TABLE telegram_gateway.messages (
+  id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id text NOT NULL, {COMMON}
+)""",
+    "C": f"""CREATE TABLE telegram_gateway.messages (
+  id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id bigint NOT NULL, {COMMON}
+)""",
+}
+# Of each forty messages one is there twice, of each hundred one is deleted, half are processed, some have no date.
+FILL = f"""
+INSERT INTO telegram_gateway.messages (
+  channel_id, message_id, text, status, received_at, telegram_date, created_at, metadata, deleted_at
+)
+SELECT
+  -1000000001000 - m % {CHANNELS}, m, 'text ' || n, CASE WHEN m % 2 = 0 THEN 'published' ELSE 'received' END,
+  at, CASE WHEN m % 50 > 0 THEN at END, at + CASE WHEN n > {ROWS} THEN interval '1 day' ELSE interval '1 s' END,
+  CASE WHEN m % 2 = 0 THEN '{{"processed_by": "tp-capital", "kept": 1}}' ELSE '{{}}' END::jsonb,
+  CASE WHEN m % 100 = 7 THEN at + interval '1 hour' END
+FROM generate_series(1, {ROWS} + {ROWS} / 40) AS n
+CROSS JOIN LATERAL (SELECT CASE WHEN n > {ROWS} THEN (n - {ROWS}) * 40 ELSE n END AS m) AS k
+CROSS JOIN LATERAL (SELECT timestamptz '2026-01-01 00:00+00' + m * interval '5 minutes' AS at) AS t
+"""  # noqa: S608 - numbers from above
+RESULT = """
+SELECT count(*), count(DISTINCT channel_id), count(deleted_at), sum(hashtext(text)), sum((metadata ->> 'kept')::int)
+FROM telegram.messages
+"""
+STATES = "SELECT status, count(*) FROM telegram.processing GROUP BY status ORDER BY status"
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(shape: str) -> Iterator[Postgres]:
+    """The stack's database, and beside it the legacy one with what a reader needs."""
+    with servers.postgres(shared_buffers="128MB", fsync="off") as running:
+        with running.connect(database="postgres") as connection:
+            connection.execute("CREATE DATABASE tradingsystem")
+            connection.execute(f"CREATE ROLE reader LOGIN PASSWORD '{running.password}'")
+        with running.connect(database="tradingsystem") as connection:
+            connection.execute("CREATE SCHEMA telegram_gateway")
+            connection.execute(SHAPES[shape].encode())
+            connection.execute(FILL.encode())
+            connection.execute("GRANT USAGE ON SCHEMA telegram_gateway TO reader")
+            connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA telegram_gateway TO reader")
+        yield running
+
+
+def copy(server: Postgres, *, check: bool = False, **options: Any) -> dict[str, Any]:
+    return modules.run("message_copy", arguments(server, **options), check=check)
+
+
+def arguments(server: Postgres, **options: Any) -> dict[str, Any]:
+    here = {"login_host": "127.0.0.1", "login_port": server.port, "login_password": server.password}
+    source = {"source_host": "127.0.0.1", "source_port": server.port, "source_password": server.password}
+    return {**here, **source, "source_user": "reader", "source_db": "tradingsystem", **options}
+
+
+def one(server: Postgres, query: str, database: str = servers.DATABASE) -> Any:
+    with server.connect(database=database) as connection:
+        return connection.execute(query.encode()).fetchone()
+
+
+def source(server: Postgres, statement: str) -> None:
+    with server.connect(database="tradingsystem") as connection:
+        connection.execute(statement.encode())
+
+
+def test_it_tells_what_there_is_and_copies_nothing_in_check_mode(server: Postgres) -> None:
+    said = success(copy(server, check=True))
+    assert (said["changed"], said["complete"]) == (True, False)
+    assert said["rows"] == {"all": ROWS + ROWS // 40, "copied": 0, "left": ROWS + ROWS // 40}
+    assert one(server, "SELECT count(*) FROM telegram.messages") == (0,)
+
+
+def test_a_copy_in_several_runs_is_whole_and_a_further_one_has_nothing_to_do(server: Postgres, shape: str) -> None:
+    first = success(copy(server, seconds=0))
+    assert (first["changed"], first["complete"], first["windows"]["copied"]) == (True, False, 1)
+    assert first["windows"]["all"] == {"A": 85, "B": 3, "C": 3}[shape]
+    runs = [first, success(copy(server))]
+    assert runs[-1]["complete"]
+    assert runs[-1]["rows"]["left"] == runs[-1]["seconds_left"] == 0
+    counts = {name: sum(run["counts"][name] for run in runs) for name in first["counts"]}
+    assert counts["given"] == ROWS + ROWS // 40
+    assert (counts["duplicates"], counts["quarantined"]) == (ROWS // 40, 0)
+    assert one(server, RESULT) == one(
+        server,
+        # of duplicates the last one made
+        "SELECT count(*), count(DISTINCT channel_id), count(deleted_at), sum(hashtext(text)),"
+        " sum((metadata ->> 'kept')::int) FROM (SELECT DISTINCT ON (channel_id, message_id) *"
+        " FROM telegram_gateway.messages ORDER BY channel_id, message_id, created_at DESC) AS last",
+        "tradingsystem",
+    )
+    assert one(server, STATES) == ("published", ROWS // 2)
+    assert one(server, "SELECT count(*) FROM telegram.legacy_ids") == (ROWS + ROWS // 40,)
+    again = success(copy(server))
+    assert (again["changed"], again["complete"], again["rows"]["copied"]) == (False, True, 0)
+
+
+def test_what_changes_at_the_source_comes_with_the_next_run_and_nothing_else(server: Postgres) -> None:
+    source(
+        server,
+        "UPDATE telegram_gateway.messages SET text = 'changed', status = 'published',"
+        """ metadata = metadata || '{"processed_by": "x"}' WHERE message_id::bigint = 11""",
+    )
+    said = success(copy(server))
+    assert (said["complete"], said["windows"]["copied"], said["counts"]["written"]) == (True, 1, 1)
+    found = one(
+        server,
+        "SELECT m.text, p.status FROM telegram.messages AS m"
+        " JOIN telegram.processing AS p USING (channel_id, message_id) WHERE m.message_id = 11",
+    )
+    assert found == ("changed", "published")
+    assert not success(copy(server))["changed"]
+
+
+def test_the_source_is_spared(server: Postgres) -> None:
+    source(server, "UPDATE telegram_gateway.messages SET caption = 'x' WHERE message_id::bigint = 12")
+    said = success(copy(server, rows_per_second=1_000_000))
+    assert 0 < said["rows_per_second"] <= 1_000_000
+    assert one(server, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'reader'") == (0,)
+
+
+def test_one_copy_at_a_time(server: Postgres) -> None:
+    with server.connect() as connection:
+        connection.execute("SELECT pg_advisory_lock(1668246648)")
+        assert "copies into this database right now. Wait for it" in failure(copy(server))
+
+
+def test_a_window_that_cannot_be_taken_leaves_what_was_and_says_so(server: Postgres) -> None:
+    source(server, "UPDATE telegram_gateway.messages SET text = 'again' WHERE message_id::bigint = 13")
+    with server.connect() as connection:
+        connection.execute("ALTER TABLE telegram.processing ADD CONSTRAINT broken CHECK (message_id <> 14) NOT VALID")
+        said = failure(copy(server))
+        connection.execute("ALTER TABLE telegram.processing DROP CONSTRAINT broken")
+    assert "tradingsystem.telegram_gateway.messages was not copied" in said
+    assert "What was copied before stays" in said
+    assert one(server, "SELECT text FROM telegram.messages WHERE message_id = 13") == ("text 13",)
+    assert success(copy(server))["counts"]["written"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"source_table": "telegram_gateway.posts"},
+            "There is no table telegram_gateway.posts in database tradingsystem",
+        ),
+        ({"source_table": "pg_catalog.pg_class"}, "it is no table of messages of the legacy gateway"),
+        ({"source_db": "nowhere"}, 'database "nowhere" does not exist'),
+        ({"source_password": "canary-secret"}, "password authentication failed"),
+    ],
+)
+def test_a_wrong_source_is_named(server: Postgres, options: dict[str, Any], words: str) -> None:
+    said = failure(copy(server, **options))
+    assert words in said
+    assert "canary-secret" not in said
+
+
+def test_it_needs_no_more_than_to_read(server: Postgres) -> None:
+    with (
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+        server.connect("reader", "tradingsystem") as connection,
+    ):
+        connection.execute("UPDATE telegram_gateway.messages SET text = ''")
