@@ -19,7 +19,7 @@ import psycopg
 from benchmarks.database.data import DAYS, Message
 from benchmarks.database.timing import Timings, paced
 
-_COMMON = """
+COMMON = """
   thread_id bigint, source text NOT NULL DEFAULT 'unknown', message_type text NOT NULL DEFAULT 'channel_post',
   text text, caption text, media_type text, media_refs jsonb NOT NULL DEFAULT '[]',
   status text NOT NULL DEFAULT 'received',
@@ -31,7 +31,7 @@ _COMMON = """
 _TABLES = {
     "A": f"""
 CREATE TABLE legacy.messages_a (
-  id uuid NOT NULL DEFAULT gen_random_uuid(), channel_id text NOT NULL, message_id bigint NOT NULL, {_COMMON},
+  id uuid NOT NULL DEFAULT gen_random_uuid(), channel_id text NOT NULL, message_id bigint NOT NULL, {COMMON},
   PRIMARY KEY (id, created_at), UNIQUE (channel_id, message_id, created_at)
 ) PARTITION BY RANGE (created_at);
 CREATE FUNCTION legacy.touch() RETURNS trigger LANGUAGE plpgsql AS
@@ -40,7 +40,7 @@ CREATE TRIGGER touch BEFORE UPDATE ON legacy.messages_a FOR EACH ROW EXECUTE FUN
 """,
     "B": f"""
 CREATE TABLE legacy.messages_b (
-  id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id text NOT NULL, {_COMMON}
+  id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id text NOT NULL, {COMMON}
 )
 """,
 }

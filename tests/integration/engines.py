@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+import pytest
 from plugins.module_utils.postgresql_migrations import split
 from tests.integration import community, servers
 from tests.integration.servers import ROOT, Postgres
@@ -41,6 +42,16 @@ class Wasm(Postgres):
         if role != "postgres":
             connection.execute(f"SET ROLE {role}".encode())
         return connection
+
+
+@pytest.fixture(scope="module", params=["native", "timescale", "timescale_apache"])
+def engine_server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """A server of each engine in turn; one that cannot be had here is skipped with the reason."""
+    missing = lacks(request.param)
+    if missing:
+        pytest.skip(missing)
+    with engine(request.param) as running:
+        yield running
 
 
 @contextlib.contextmanager

@@ -7,20 +7,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from benchmarks.database.legacy import COMMON
 from tests.integration import modules, servers
 from tests.integration.modules import failure, success
 from tests.integration.servers import Postgres
 
 ROWS = 24_000
 CHANNELS = 40
-COMMON = """
-  thread_id bigint, source text NOT NULL DEFAULT 'unknown', message_type text NOT NULL DEFAULT 'channel_post',
-  text text, caption text, media_type text, media_refs jsonb NOT NULL DEFAULT '[]', status text NOT NULL,
-  received_at timestamptz NOT NULL, telegram_date timestamptz, published_at timestamptz, failed_at timestamptz,
-  queued_at timestamptz, reprocess_requested_at timestamptz, reprocessed_at timestamptz,
-  metadata jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL DEFAULT now(),
-  deleted_at timestamptz
-"""
 SHAPES = {
     "A": f"""
 CREATE TABLE telegram_gateway.messages (

@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from tests.integration import engines
 from tests.integration.servers import Postgres
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -20,15 +19,6 @@ UPSERT = """SELECT telegram.bulk_upsert_messages(
 _channels = itertools.count(-1001000000000, -1)
 
 
-@pytest.fixture(scope="module", params=["native", "timescale", "timescale_apache"])
-def server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
-    missing = engines.lacks(request.param)
-    if missing:
-        pytest.skip(missing)
-    with engines.engine(request.param) as running:
-        yield running
-
-
 @pytest.fixture
 def channel() -> int:
     """A channel of the test's own."""
@@ -36,8 +26,8 @@ def channel() -> int:
 
 
 @pytest.fixture
-def owner(server: Postgres) -> Iterator[psycopg.Connection[Any]]:
-    with server.connect("telegram_owner") as connection:
+def owner(engine_server: Postgres) -> Iterator[psycopg.Connection[Any]]:
+    with engine_server.connect("telegram_owner") as connection:
         yield connection
 
 
@@ -127,11 +117,11 @@ def test_a_poll_goes_on_behind_what_is_done_and_misses_nothing(owner: psycopg.Co
 
 
 @pytest.mark.requirement("DB-04")
-def test_legacy_sql_goes_on(server: Postgres, channel: int) -> None:
-    with server.connect("telegram_owner") as owner:
+def test_legacy_sql_goes_on(engine_server: Postgres, channel: int) -> None:
+    with engine_server.connect("telegram_owner") as owner:
         store(owner, channel, (1, 1, NOW, "ATIVO: PETR4"), (2, 1, NOW, "b"), (3, 1, NOW, "c"))
         owner.execute("INSERT INTO telegram.channels (channel_id, label) VALUES (%s, 'Sinais')", [channel])
-    with server.connect("telegram_worker") as legacy:
+    with engine_server.connect("telegram_worker") as legacy:
         poll = (
             "SELECT message_id, id FROM telegram_gateway.messages"
             " WHERE channel_id = %s AND status = 'received' ORDER BY received_at, message_id LIMIT 100"
@@ -163,7 +153,7 @@ def test_legacy_sql_goes_on(server: Postgres, channel: int) -> None:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             legacy.execute("UPDATE telegram_gateway.messages SET text = 'x' WHERE id = %s", [found[0][1]])
     with (
-        server.connect("telegram_owner") as owner,
+        engine_server.connect("telegram_owner") as owner,
         pytest.raises(psycopg.errors.FeatureNotSupported, match="only status"),
     ):
         owner.execute("UPDATE telegram_gateway.messages SET text = 'x' WHERE id = %s", [found[0][1]])

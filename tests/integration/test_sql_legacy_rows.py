@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from tests.integration import engines
 from tests.integration.servers import Postgres
 
 from telegram_stack.events import Content, version_of
@@ -22,18 +21,9 @@ Connection = psycopg.Connection[Any]
 _numbers = itertools.count(1_000_000_001)
 
 
-@pytest.fixture(scope="module", params=["native", "timescale", "timescale_apache"])
-def server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
-    missing = engines.lacks(request.param)
-    if missing:
-        pytest.skip(missing)
-    with engines.engine(request.param) as running:
-        yield running
-
-
 @pytest.fixture
-def owner(server: Postgres) -> Iterator[Connection]:
-    with server.connect("telegram_owner") as connection:
+def owner(engine_server: Postgres) -> Iterator[Connection]:
+    with engine_server.connect("telegram_owner") as connection:
         connection.execute("CREATE TEMP TABLE legacy_rows OF telegram.legacy_row")
         yield connection
 
