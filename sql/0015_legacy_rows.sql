@@ -68,6 +68,44 @@ AS $$
   WHERE media_type IS NOT NULL
 $$;
 
+-- Reads the caller's `legacy_rows` into its temporary table `legacy_read`: key, date and content as they are here, and why a
+-- row can be no message.
+CREATE FUNCTION telegram.read_legacy_rows() RETURNS void
+LANGUAGE plpgsql
+VOLATILE
+SET search_path = pg_catalog
+AS $$
+BEGIN
+  DROP TABLE IF EXISTS pg_temp.legacy_read;
+  CREATE TEMP TABLE legacy_read ON COMMIT DROP AS
+  SELECT
+    r.*,
+    k.channel,
+    k.message,
+    k.date,
+    coalesce(r.created_at, k.date) AS made_at,
+    coalesce(nullif(r.text, ''), r.caption, '') AS content,
+    telegram.legacy_media(r.media_type, r.media_refs, r.metadata -> 'photo') AS media,
+    CASE
+      WHEN jsonb_typeof(r.metadata) = 'object' THEN r.metadata
+      WHEN jsonb_typeof(r.metadata) <> 'null' THEN jsonb_build_object('legacy', r.metadata)
+      ELSE '{}'
+    END || CASE WHEN r.text <> '' AND r.caption <> r.text THEN jsonb_build_object('caption', r.caption) ELSE '{}' END AS facts,
+    CASE
+      WHEN k.channel IS NULL THEN 'the channel id is none of Telegram'
+      WHEN k.message IS NULL THEN 'the message id is none of Telegram'
+      WHEN k.date IS NULL THEN 'there is no date'
+      WHEN k.date NOT BETWEEN '2013-08-01' AND now() + interval '1 day' THEN 'the date is not of Telegram''s time'
+    END AS refusal
+  FROM pg_temp.legacy_rows AS r CROSS JOIN LATERAL (
+    SELECT
+      telegram.legacy_channel(r.channel_id) AS channel,
+      CASE WHEN r.message_id ~ '^[1-9][0-9]{0,9}$' AND r.message_id::bigint < 2147483648 THEN r.message_id::bigint END AS message,
+      coalesce(r.telegram_date, r.received_at, r.created_at) AS date
+  ) AS k;
+END
+$$;
+
 -- The part of `adopt_legacy_rows` that stores messages; returns how many were new or changed.
 --
 -- Their version is that of an edit in the second of the message: above the message as Telegram tells it, so that to read
@@ -92,10 +130,10 @@ BEGIN
   ), seen AS (
     SELECT
       n.*, coalesce(f.facts, '{}') AS merged, k.version AS known,
-      k.version IS NULL OR n.made_at >= coalesce(
-        (SELECT max(l.created_at) FROM telegram.legacy_ids AS l WHERE l.channel_id = n.channel AND l.message_id = n.message),
-        '-infinity'
-      ) AS leads,
+      k.version IS NULL OR coalesce((n.made_at, n.legacy_id) >= (
+        SELECT l.created_at, l.legacy_id FROM telegram.legacy_ids AS l WHERE l.channel_id = n.channel AND l.message_id = n.message
+        ORDER BY l.created_at DESC, l.legacy_id DESC LIMIT 1
+      ), true) AS leads,
       coalesce(k.message_date, n.said, n.date) AS first_date
     FROM newest AS n
     LEFT JOIN facts AS f ON f.channel = n.channel AND f.message = n.message
@@ -164,33 +202,7 @@ AS $$
 DECLARE
   consumer_name CONSTANT text := telegram.setting('status_consumer');
 BEGIN
-  DROP TABLE IF EXISTS pg_temp.legacy_read;
-  CREATE TEMP TABLE legacy_read ON COMMIT DROP AS
-  SELECT
-    r.*,
-    k.channel,
-    k.message,
-    k.date,
-    coalesce(r.created_at, k.date) AS made_at,
-    coalesce(nullif(r.text, ''), r.caption, '') AS content,
-    telegram.legacy_media(r.media_type, r.media_refs, r.metadata -> 'photo') AS media,
-    CASE
-      WHEN jsonb_typeof(r.metadata) = 'object' THEN r.metadata
-      WHEN jsonb_typeof(r.metadata) <> 'null' THEN jsonb_build_object('legacy', r.metadata)
-      ELSE '{}'
-    END || CASE WHEN r.text <> '' AND r.caption <> r.text THEN jsonb_build_object('caption', r.caption) ELSE '{}' END AS facts,
-    CASE
-      WHEN k.channel IS NULL THEN 'the channel id is none of Telegram'
-      WHEN k.message IS NULL THEN 'the message id is none of Telegram'
-      WHEN k.date IS NULL THEN 'there is no date'
-      WHEN k.date NOT BETWEEN '2013-08-01' AND now() + interval '1 day' THEN 'the date is not of Telegram''s time'
-    END AS refusal
-  FROM pg_temp.legacy_rows AS r CROSS JOIN LATERAL (
-    SELECT
-      telegram.legacy_channel(r.channel_id) AS channel,
-      CASE WHEN r.message_id ~ '^[1-9][0-9]{0,9}$' AND r.message_id::bigint < 2147483648 THEN r.message_id::bigint END AS message,
-      coalesce(r.telegram_date, r.received_at, r.created_at) AS date
-  ) AS k;
+  PERFORM telegram.read_legacy_rows();
 
   SELECT count(*), count(*) FILTER (WHERE telegram_date IS NULL AND refusal IS NULL) INTO given, undated FROM pg_temp.legacy_read;
 
@@ -249,5 +261,53 @@ BEGIN
     array_agg(channel), array_agg(message), array_agg(coalesce(deleted_at, updated_at, made_at))
   ) FROM pg_temp.legacy_read WHERE deleted_at IS NOT NULL OR status = 'deleted';
   deleted := coalesce(deleted, 0);
+END
+$$;
+
+-- Compares what is in the caller's `legacy_rows` with what is here, row by row; a line a channel and day with a difference.
+-- A row is right when it leads to its message and that says what its newest row says, is deleted and processed where the
+-- row says so; or when it stands in `quarantine`. What Telegram edited later is right, too.
+CREATE FUNCTION telegram.compare_legacy_rows(origin_name text)
+RETURNS TABLE (channel text, day date, rows bigint, lacking bigint, differing bigint, undeleted bigint, unprocessed bigint)
+LANGUAGE plpgsql
+VOLATILE
+SET search_path = pg_catalog
+SET timezone = 'UTC'
+SET plan_cache_mode = force_custom_plan
+AS $$
+BEGIN
+  PERFORM telegram.read_legacy_rows();
+  RETURN QUERY
+  WITH compared AS (
+    SELECT
+      r.channel_id AS channel,
+      CASE WHEN isfinite(r.date) THEN r.date::date END AS day,
+      CASE WHEN r.refusal IS NULL THEN m.message_id IS NULL ELSE NOT EXISTS (
+        SELECT FROM telegram.quarantine AS q WHERE q.origin = origin_name AND q.payload ->> 'legacy_id' = r.legacy_id
+      ) END AS lacking,
+      m.text <> r.content AND m.version >> 20 <= extract(epoch FROM date_trunc('second', m.message_date))
+      AND (r.made_at, r.legacy_id) >= (
+        SELECT o.created_at, o.legacy_id FROM telegram.legacy_ids AS o
+        WHERE o.channel_id = l.channel_id AND o.message_id = l.message_id
+        ORDER BY o.created_at DESC, o.legacy_id DESC LIMIT 1
+      ) AS differing,
+      m.deleted_at IS NULL AND (r.deleted_at IS NOT NULL OR r.status = 'deleted') AS undeleted,
+      r.facts ? 'processed_by' AND p.version IS NULL AS unprocessed
+    FROM pg_temp.legacy_read AS r
+    LEFT JOIN telegram.legacy_ids AS l
+      ON l.legacy_id = r.legacy_id AND l.channel_id = r.channel AND l.message_id = r.message
+    LEFT JOIN telegram.message_keys AS k ON k.channel_id = l.channel_id AND k.message_id = l.message_id
+    LEFT JOIN telegram.messages AS m
+      ON m.channel_id = k.channel_id AND m.message_id = k.message_id AND m.message_date = k.message_date
+    LEFT JOIN telegram.processing AS p
+      ON p.consumer = telegram.setting('status_consumer') AND p.channel_id = k.channel_id AND p.message_id = k.message_id
+  )
+  SELECT
+    c.channel, c.day, count(*), count(*) FILTER (WHERE c.lacking), count(*) FILTER (WHERE NOT c.lacking AND c.differing),
+    count(*) FILTER (WHERE NOT c.lacking AND c.undeleted), count(*) FILTER (WHERE NOT c.lacking AND c.unprocessed)
+  FROM compared AS c
+  GROUP BY c.channel, c.day
+  HAVING bool_or(c.lacking OR c.differing OR c.undeleted OR c.unprocessed)
+  ORDER BY c.channel, c.day;
 END
 $$;

@@ -1,6 +1,6 @@
 # Copyright: the tradingsystem.telegram_stack contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the legacy table looks like and how to read it: columns are looked up, never guessed. No server needed here."""
+"""What the legacy table looks like and how to read it, by its columns: no server needed here."""
 
 from __future__ import annotations
 

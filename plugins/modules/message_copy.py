@@ -118,10 +118,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
-    Shape,
     ShapeError,
-    shape,
     source_argument_spec,
+)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
+    LegacyError,
+    LegacyTable,
+    Window,
+    words,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
     Unreachable,
@@ -131,148 +135,104 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postg
 
 with contextlib.suppress(ImportError):  # connect() says it
     import psycopg
-    from psycopg import sql
 
 COUNTS = ("given", "quarantined", "undated", "duplicates", "written", "processed", "deleted")
 LOCK = 1668246648
 """Of the advisory locks of the stack's database: who copies."""
 
-_CREATE = "CREATE TEMP TABLE legacy_rows OF telegram.legacy_row ON COMMIT DELETE ROWS"
 _RECORD = (
     "INSERT INTO telegram.copied_windows (source, window_start, rows, checksum) VALUES (%s, %s, %s, %s)"
     " ON CONFLICT (source, window_start) DO UPDATE SET rows = excluded.rows, checksum = excluded.checksum,"
     " copied_at = now()"
 )
-_TYPES = (
-    "SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute AS a"
-    " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"
-)
-
-
-class CopyError(Exception):
-    """The copy cannot go on; the message is meant for the operator."""
 
 
 class Copy:
-    """One run: `source` to `target`, both autocommit connections."""
+    """One run."""
 
-    def __init__(self, module: AnsibleModule, source: psycopg.Connection[Any], target: psycopg.Connection[Any]) -> None:
+    def __init__(self, module: AnsibleModule, table: LegacyTable, target: psycopg.Connection[Any]) -> None:
         self._params = module.params
         self._check_mode = module.check_mode
-        self._source = source
+        self._table = table
         self._target = target
-        self._name = f"{source.info.dbname}.{module.params['source_table']}"
         self._counts = dict.fromkeys(COUNTS, 0)
 
     def run(self) -> dict[str, Any]:
-        """Copy until the time is up. Raises CopyError, ShapeError and psycopg.Error."""
-        self._source.execute("SET timezone = 'UTC'")
-        self._source.execute("SET default_transaction_read_only = on")
-        found = self._shape()
-        self._prepare()
-        windows = self._source.execute(found.windows.encode()).fetchall()
-        known = dict(
-            self._target.execute(
-                "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s", [self._name]
-            ).fetchall()
-        )
-        waiting = [window for window in windows if known.get(window[0]) != window[2]]
-        done, seconds = ([], 0.0) if self._check_mode else self._work(found, waiting)
-        return self._told(found, windows, waiting, done, seconds)
+        """Copy until the time is up. Raises LegacyError and psycopg.Error."""
+        if not self._check_mode:
+            self._alone()
+            self._table.prepare()
+        windows = self._table.windows()
+        query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s"
+        known = dict(self._target.execute(query, [self._table.name]).fetchall())
+        waiting = [window for window in windows if known.get(window.start) != window.checksum]
+        done, seconds = ([], 0.0) if self._check_mode else self._work(waiting)
+        return self._told(windows, waiting, done, seconds)
 
-    def _shape(self) -> Shape:
-        table = self._params["source_table"]
-        columns = dict(self._source.execute(_TYPES, [table]).fetchall())
-        if not columns:
-            raise CopyError(
-                f"There is no table {table} in database {self._source.info.dbname} that "
-                f"{self._source.info.user} may see. Name it in source_table, with its schema."
-            )
-        return shape(table, columns)
-
-    def _prepare(self) -> None:
-        self._target.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(self._params["owner"])))
-        if self._check_mode:
-            return
+    def _alone(self) -> None:
         (free,) = self._target.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() or (False,)
-        if not free:
-            raise CopyError(self._holder())
-        self._target.execute(_CREATE)
-
-    def _holder(self) -> str:
+        if free:
+            return
         query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
         (pid,) = self._target.execute(query, [LOCK]).fetchone() or ("unknown",)
-        return (
+        raise LegacyError(
             f"Another run (process {pid} of the server) copies into this database right now. Wait for it, or end it "
             f"there: SELECT pg_terminate_backend({pid})"
         )
 
-    def _work(self, found: Shape, waiting: list[Any]) -> tuple[list[Any], float]:
+    def _work(self, waiting: list[Window]) -> tuple[list[Window], float]:
         begun = time.monotonic()
-        done: list[Any] = []
+        done: list[Window] = []
         rows = 0
         for window in waiting:
-            self._copy(found, window)
+            self._copy(window)
             done.append(window)
-            rows += window[1]
+            rows += window.rows
             if self._params["rows_per_second"]:
                 time.sleep(max(0.0, begun + rows / self._params["rows_per_second"] - time.monotonic()))
             if time.monotonic() - begun >= self._params["seconds"]:
                 break
         return done, time.monotonic() - begun
 
-    def _copy(self, found: Shape, window: Any) -> None:
+    def _copy(self, window: Window) -> None:
         """One window and its record: both or neither."""
-        start, rows, checksum = window
-        query = found.rows(sql.Literal(start).as_string(self._source))
-        with self._target.transaction(), self._source.cursor() as reading, self._target.cursor() as writing:
-            try:
-                with (
-                    reading.copy(f"COPY ({query}) TO STDOUT".encode()) as given,
-                    writing.copy(b"COPY legacy_rows FROM STDIN") as taken,
-                ):
-                    for data in given:
-                        taken.write(data)
-                counts = writing.execute("SELECT * FROM telegram.adopt_legacy_rows(%s)", [self._name]).fetchone()
-                writing.execute(_RECORD, [self._name, start, rows, checksum])
-            except psycopg.Error as error:
-                raise CopyError(
-                    f"Window {start} of {self._name} was not copied: {_words(error)}. What was copied before stays; "
-                    "mend the cause and run again."
-                ) from error
+        try:
+            with self._target.transaction():
+                self._table.bring(window)
+                adopt = "SELECT * FROM telegram.adopt_legacy_rows(%s)"
+                counts = self._target.execute(adopt, [self._table.name]).fetchone()
+                self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum])
+        except psycopg.Error as error:
+            raise LegacyError(
+                f"Window {window.start} of {self._table.name} was not copied: {words(error)}. What was copied before "
+                "stays; mend the cause and run again."
+            ) from error
         for name, count in zip(COUNTS, counts or (), strict=True):
             self._counts[name] += count
 
-    def _told(
-        self, found: Shape, windows: list[Any], waiting: list[Any], done: list[Any], seconds: float
-    ) -> dict[str, Any]:
-        rows, copied = (sum(window[1] for window in some) for some in (windows, done))
-        left = sum(window[1] for window in waiting) - copied
+    def _told(self, windows: list[Window], waiting: list[Window], done: list[Window], seconds: float) -> dict[str, Any]:
+        rows, needed, copied = (sum(window.rows for window in some) for some in (windows, waiting, done))
         told = {
             "changed": bool(waiting) if self._check_mode else bool(done),
             "complete": len(done) == len(waiting),
             "windows": {"all": len(windows), "copied": len(done), "left": len(waiting) - len(done)},
-            "rows": {"all": rows, "copied": copied, "left": left},
+            "rows": {"all": rows, "copied": copied, "left": needed - copied},
             "counts": self._counts,
-            "unread_columns": list(found.unread),
+            "unread_columns": list(self._table.shape.unread),
         }
         if copied and seconds:
             told["rows_per_second"] = round(copied / seconds)
-            told["seconds_left"] = round(left * seconds / copied)
+            told["seconds_left"] = round((needed - copied) * seconds / copied)
         return told
-
-
-def _words(error: psycopg.Error) -> str:
-    return (error.diag.message_primary or str(error).strip()).rstrip(".")
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Connect to both sides and copy."""
-    with connect(module, prefix="source", options="-c client_encoding=UTF8") as source, connect(module) as target:
+    with connect(module, prefix="source", client_encoding="UTF8") as source, connect(module) as target:
         try:
-            return Copy(module, source, target).run()
+            return Copy(module, LegacyTable(module, source, target), target).run()
         except psycopg.Error as error:
-            raise CopyError(f"The copy could not go on: {_words(error)} ({error.sqlstate}).") from error
+            raise LegacyError(f"The copy could not go on: {words(error)} ({error.sqlstate}).") from error
 
 
 def main() -> None:
@@ -289,7 +249,7 @@ def main() -> None:
     )
     try:
         result = run(module)
-    except (CopyError, ShapeError, Unreachable) as error:
+    except (LegacyError, ShapeError, Unreachable) as error:
         module.fail_json(msg=str(error))
     else:
         module.exit_json(**result)

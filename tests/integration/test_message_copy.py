@@ -1,4 +1,4 @@
-"""The module `message_copy` as Ansible runs it, on the three shapes in which the legacy table is found."""
+"""`message_copy` and `message_verify` as Ansible runs them, on the three shapes in which the legacy table is found."""
 
 from __future__ import annotations
 
@@ -78,6 +78,10 @@ def copy(server: Postgres, *, check: bool = False, **options: Any) -> dict[str, 
     return modules.run("message_copy", arguments(server, **options), check=check)
 
 
+def verify(server: Postgres, **options: Any) -> dict[str, Any]:
+    return modules.run("message_verify", arguments(server, **options))
+
+
 def arguments(server: Postgres, **options: Any) -> dict[str, Any]:
     here = {"login_host": "127.0.0.1", "login_port": server.port, "login_password": server.password}
     source = {"source_host": "127.0.0.1", "source_port": server.port, "source_password": server.password}
@@ -147,6 +151,44 @@ def test_the_source_is_spared(server: Postgres) -> None:
     said = success(copy(server, rows_per_second=1_000_000))
     assert 0 < said["rows_per_second"] <= 1_000_000
     assert one(server, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'reader'") == (0,)
+
+
+def test_a_whole_copy_is_found_to_be_one_also_in_several_runs(server: Postgres) -> None:
+    said = success(verify(server))
+    assert (said["complete"], said["rows"], said["differences"], said["changed"]) == (
+        True,
+        ROWS + ROWS // 40,
+        [],
+        False,
+    )
+    first = success(verify(server, seconds=0))
+    assert not first["complete"]
+    rest = success(verify(server, begin=first["next_window"]))
+    assert (rest["complete"], first["rows"] + rest["rows"]) == (True, said["rows"])
+    assert "There is no window nowhere" in failure(verify(server, begin="nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "back"),
+    [
+        ("lacking", "DELETE FROM telegram.legacy_ids WHERE message_id = 21", ""),
+        ("differing", "UPDATE telegram.messages SET text = 'other' WHERE message_id = 21", "text 21"),
+        ("undeleted", "UPDATE telegram.messages SET deleted_at = NULL WHERE message_id = 107", ""),
+        ("unprocessed", "DELETE FROM telegram.processing WHERE message_id = 22", ""),
+    ],
+)
+def test_whatever_differs_is_named_and_mended_by_a_copy(server: Postgres, kind: str, change: str, back: str) -> None:
+    with server.connect() as connection:
+        connection.execute(change.encode())
+    said = verify(server)
+    assert f"1 {kind}, in 1 pairs of channel and day" in failure(said)
+    assert [found[kind] for found in said["differences"]] == [1]
+    with server.connect() as connection:
+        connection.execute("DELETE FROM telegram.copied_windows")
+        connection.execute("DELETE FROM telegram.tombstones WHERE message_id = 107")
+    success(copy(server))
+    assert success(verify(server))["complete"]
+    assert not back or one(server, "SELECT text FROM telegram.messages WHERE message_id = 21") == (back,)
 
 
 def test_one_copy_at_a_time(server: Postgres) -> None:

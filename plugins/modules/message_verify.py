@@ -1,0 +1,199 @@
+#!/usr/bin/python
+# Copyright: the tradingsystem.telegram_stack contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: whether the messages of the legacy table are in the stack's database."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: message_verify
+short_description: Compares messages of the legacy system with what is here
+version_added: 0.1.0
+description:
+  - Reads the legacy table again, row by row, and compares it with the stack's database by its function
+    C(telegram.compare_legacy_rows). It fails where anything is missing or different, and names channels and days.
+  - A row is right when its id leads to its message and that says what the newest row of the message says, is deleted
+    and processed where the row says so; or when the row stands in C(telegram.quarantine). What Telegram edited later
+    is right, too.
+  - One run works for about O(seconds). Run it again with O(begin) set to RV(next_window) until RV(complete).
+  - Nothing is changed on either side.
+options:
+  seconds:
+    description:
+      - How long one run works, at least one window.
+    type: float
+    default: 20
+  begin:
+    description:
+      - The window to begin with, as RV(next_window) of the run before; the first one by default.
+    type: str
+  owner:
+    description:
+      - Role that owns the schema and reads.
+    type: str
+    default: telegram_owner
+extends_documentation_fragment:
+  - tradingsystem.telegram_stack.postgresql
+  - tradingsystem.telegram_stack.legacy_source
+attributes:
+  check_mode:
+    description: The same, as nothing is changed.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+notes:
+  - Connect to the server itself, not through PgBouncer.
+author:
+  - Telegram hybrid stack maintainers (@tradingsystem)
+"""
+
+EXAMPLES = r"""
+- name: Compare every message with the legacy system
+  tradingsystem.telegram_stack.message_verify:
+    source_host: 192.0.2.10
+    source_port: 5433
+    source_user: timescale
+    source_password: "{{ legacy_database_password }}"
+    source_db: tradingsystem
+    seconds: 3600
+"""
+
+RETURN = r"""
+complete:
+  description: Whether the last window was compared.
+  returned: always
+  type: bool
+  sample: true
+next_window:
+  description: Where the next run has to begin.
+  returned: when not RV(complete)
+  type: str
+  sample: "2026-05-04 00:00:00+00"
+rows:
+  description: How many rows this run has compared.
+  returned: always
+  type: int
+  sample: 300000
+differences:
+  description:
+    - Channels and days with differences, a hundred at most. Of C(rows), C(lacking) are not here, C(differing) have
+      another text here, C(undeleted) are deleted there alone, C(unprocessed) are processed there alone.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {channel: "-1001234567890", day: "2026-05-04", rows: 40, lacking: 1, differing: 0, undeleted: 0, unprocessed: 0}
+"""
+
+import contextlib
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+    ShapeError,
+    source_argument_spec,
+)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
+    LegacyError,
+    LegacyTable,
+    Window,
+    words,
+)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
+    Unreachable,
+    connect,
+    connection_argument_spec,
+)
+
+with contextlib.suppress(ImportError):  # connect() says it
+    import psycopg
+
+KINDS = ("lacking", "differing", "undeleted", "unprocessed")
+SHOWN = 100
+_COMPARE = """
+SELECT channel, coalesce(day::text, 'no day') AS day, rows, lacking, differing, undeleted, unprocessed
+FROM telegram.compare_legacy_rows(%s)
+"""
+
+
+def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connection[Any]) -> dict[str, Any]:
+    """Go through the windows until the time is up. Raises LegacyError and psycopg.Error."""
+    table.prepare()
+    windows = _from(table.windows(), module.params["begin"])
+    begun = time.monotonic()
+    differences: list[dict[str, Any]] = []
+    rows = done = 0
+    for window in windows:
+        with target.transaction():
+            table.bring(window)
+            cursor = target.execute(_COMPARE, [table.name])
+            names = [column.name for column in cursor.description or []]
+            differences += [dict(zip(names, found, strict=True)) for found in cursor]
+        rows += window.rows
+        done += 1
+        if time.monotonic() - begun >= module.params["seconds"]:
+            break
+    told: dict[str, Any] = {"complete": done == len(windows), "rows": rows, "differences": differences}
+    return told if told["complete"] else {**told, "next_window": windows[done].start}
+
+
+def _from(windows: list[Window], begin: str | None) -> list[Window]:
+    if begin is None:
+        return windows
+    starts = [window.start for window in windows]
+    if begin not in starts:
+        raise LegacyError(f"There is no window {begin} at the source. Leave begin out to compare from the first one.")
+    return windows[starts.index(begin) :]
+
+
+def verdict(differences: list[dict[str, Any]]) -> str:
+    """What is wrong, in a sentence."""
+    sums = {kind: sum(found[kind] for found in differences) for kind in KINDS}
+    said = ", ".join(f"{count} {kind}" for kind, count in sums.items() if count)
+    first = differences[0]
+    return (
+        f"The legacy system has rows that are not here as they are there: {said}, in {len(differences)} pairs of "
+        f"channel and day, the first {first['channel']} on {first['day']}. Run message_copy again, then compare again; "
+        "what remains then is named in differences."
+    )
+
+
+def run(module: AnsibleModule) -> dict[str, Any]:
+    """Connect to both sides and compare."""
+    with connect(module, prefix="source", client_encoding="UTF8") as source, connect(module) as target:
+        try:
+            return compare(module, LegacyTable(module, source, target), target)
+        except psycopg.Error as error:
+            raise LegacyError(f"The comparison could not go on: {words(error)} ({error.sqlstate}).") from error
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **connection_argument_spec(),
+            **source_argument_spec(),
+            "seconds": {"type": "float", "default": 20},
+            "begin": {"type": "str"},
+            "owner": {"type": "str", "default": "telegram_owner"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module)
+    except (LegacyError, ShapeError, Unreachable) as error:
+        module.fail_json(msg=str(error))
+    else:
+        found = result["differences"]
+        if found:
+            module.fail_json(msg=verdict(found), **{**result, "differences": found[:SHOWN]})
+        module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
