@@ -127,7 +127,7 @@ BEGIN
     FROM pg_temp.legacy_read AS r CROSS JOIN LATERAL jsonb_each(r.facts) AS e (key, value)
     WHERE e.key <> ALL (telegram.legacy_consumer_keys() || '{linkPreview}')
     GROUP BY r.channel, r.message
-  ), seen AS (
+  ), seen AS MATERIALIZED ( -- or `leads` is looked up for each of its uses
     SELECT
       n.*, coalesce(f.facts, '{}') AS merged, k.version AS known,
       k.version IS NULL OR coalesce((n.made_at, n.legacy_id) >= (

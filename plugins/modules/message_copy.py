@@ -145,6 +145,7 @@ _RECORD = (
     " ON CONFLICT (source, window_start) DO UPDATE SET rows = excluded.rows, checksum = excluded.checksum,"
     " copied_at = now()"
 )
+_ANALYSE = "ANALYZE telegram.message_keys, telegram.processing, telegram.legacy_ids"
 
 
 class Copy:
@@ -183,11 +184,14 @@ class Copy:
     def _work(self, waiting: list[Window]) -> tuple[list[Window], float]:
         begun = time.monotonic()
         done: list[Window] = []
-        rows = 0
+        rows = analysed = 0
         for window in waiting:
             self._copy(window)
             done.append(window)
             rows += window.rows
+            if rows >= 2 * analysed:  # plans that were right for empty tables read them whole when they have grown
+                self._target.execute(_ANALYSE)
+                analysed = rows
             if self._params["rows_per_second"]:
                 time.sleep(max(0.0, begun + rows / self._params["rows_per_second"] - time.monotonic()))
             if time.monotonic() - begun >= self._params["seconds"]:
