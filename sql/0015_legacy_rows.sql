@@ -68,6 +68,18 @@ AS $$
   WHERE media_type IS NOT NULL
 $$;
 
+-- Of a message's legacy rows the one made last counts: whether this one is made no earlier than those that are known.
+CREATE FUNCTION telegram.legacy_row_leads(channel bigint, message bigint, made_at timestamptz, row_id text) RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog
+AS $$
+  SELECT coalesce((made_at, row_id) >= (
+    SELECT l.created_at, l.legacy_id FROM telegram.legacy_ids AS l WHERE l.channel_id = channel AND l.message_id = message
+    ORDER BY l.created_at DESC, l.legacy_id DESC LIMIT 1
+  ), true)
+$$;
+
 -- Reads the caller's `legacy_rows` into its temporary table `legacy_read`: key, date and content as they are here, and why a
 -- row can be no message.
 CREATE FUNCTION telegram.read_legacy_rows() RETURNS void
@@ -130,10 +142,7 @@ BEGIN
   ), seen AS MATERIALIZED ( -- or `leads` is looked up for each of its uses
     SELECT
       n.*, coalesce(f.facts, '{}') AS merged, k.version AS known,
-      k.version IS NULL OR coalesce((n.made_at, n.legacy_id) >= (
-        SELECT l.created_at, l.legacy_id FROM telegram.legacy_ids AS l WHERE l.channel_id = n.channel AND l.message_id = n.message
-        ORDER BY l.created_at DESC, l.legacy_id DESC LIMIT 1
-      ), true) AS leads,
+      k.version IS NULL OR telegram.legacy_row_leads(n.channel, n.message, n.made_at, n.legacy_id) AS leads,
       coalesce(k.message_date, n.said, n.date) AS first_date
     FROM newest AS n
     LEFT JOIN facts AS f ON f.channel = n.channel AND f.message = n.message
@@ -286,11 +295,7 @@ BEGIN
         SELECT FROM telegram.quarantine AS q WHERE q.origin = origin_name AND q.payload ->> 'legacy_id' = r.legacy_id
       ) END AS lacking,
       m.text <> r.content AND m.version >> 20 <= extract(epoch FROM date_trunc('second', m.message_date))
-      AND (r.made_at, r.legacy_id) >= (
-        SELECT o.created_at, o.legacy_id FROM telegram.legacy_ids AS o
-        WHERE o.channel_id = l.channel_id AND o.message_id = l.message_id
-        ORDER BY o.created_at DESC, o.legacy_id DESC LIMIT 1
-      ) AS differing,
+      AND telegram.legacy_row_leads(l.channel_id, l.message_id, r.made_at, r.legacy_id) AS differing,
       m.deleted_at IS NULL AND (r.deleted_at IS NOT NULL OR r.status = 'deleted') AS undeleted,
       r.facts ? 'processed_by' AND p.version IS NULL AS unprocessed
     FROM pg_temp.legacy_read AS r

@@ -19,7 +19,7 @@ import psycopg
 from benchmarks.database.data import DAYS, Message
 from benchmarks.database.timing import Timings, paced
 
-COMMON = """
+_COMMON = """
   thread_id bigint, source text NOT NULL DEFAULT 'unknown', message_type text NOT NULL DEFAULT 'channel_post',
   text text, caption text, media_type text, media_refs jsonb NOT NULL DEFAULT '[]',
   status text NOT NULL DEFAULT 'received',
@@ -28,21 +28,23 @@ COMMON = """
   metadata jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(), deleted_at timestamptz
 """
+COLUMNS = {
+    "A": f"""
+  id uuid NOT NULL DEFAULT gen_random_uuid(), channel_id text NOT NULL, message_id bigint NOT NULL, {_COMMON},
+  PRIMARY KEY (id, created_at), UNIQUE (channel_id, message_id, created_at)
+""",
+    "B": f"id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id text NOT NULL, {_COMMON}",
+}
+"""Of the two shapes, with their keys; A is a table partitioned by `created_at`."""
+
 _TABLES = {
     "A": f"""
-CREATE TABLE legacy.messages_a (
-  id uuid NOT NULL DEFAULT gen_random_uuid(), channel_id text NOT NULL, message_id bigint NOT NULL, {COMMON},
-  PRIMARY KEY (id, created_at), UNIQUE (channel_id, message_id, created_at)
-) PARTITION BY RANGE (created_at);
+CREATE TABLE legacy.messages_a ({COLUMNS["A"]}) PARTITION BY RANGE (created_at);
 CREATE FUNCTION legacy.touch() RETURNS trigger LANGUAGE plpgsql AS
   'BEGIN NEW.updated_at = now(); RETURN NEW; END';
 CREATE TRIGGER touch BEFORE UPDATE ON legacy.messages_a FOR EACH ROW EXECUTE FUNCTION legacy.touch()
 """,
-    "B": f"""
-CREATE TABLE legacy.messages_b (
-  id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id text NOT NULL, {COMMON}
-)
-""",
+    "B": f"CREATE TABLE legacy.messages_b ({COLUMNS['B']})",
 }
 _DONE = json.dumps({"processed_by": "tp-capital", "telegram": {"messageType": "channel_post"}})
 _NEW = json.dumps({"telegram": {"messageType": "channel_post"}})

@@ -39,4 +39,16 @@ options:
       - The legacy table of messages, with its schema.
     type: str
     default: telegram_gateway.messages
+  seconds:
+    description:
+      - How long one run works, at least one window. Looking the windows up comes before and is not counted.
+    type: float
+    default: 20
+  owner:
+    description:
+      - Role that owns the schema and is worked as.
+    type: str
+    default: telegram_owner
+notes:
+  - Connect to the server itself, not through PgBouncer.
 """

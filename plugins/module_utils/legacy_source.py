@@ -55,11 +55,11 @@ class Shape:
 
     def rows(self, start: str) -> str:
         """A query of the rows of the window that begins at `start`, given as SQL quotes it."""
-        begin = f"{start}::{self.divider}"  # of a day
         if self.divider == "id":
             low = f"{start}::bigint * {IDS_PER_WINDOW}"
             where = f"r.id >= {low} AND r.id < {low} + {IDS_PER_WINDOW}"
         else:  # the last condition alone would be right, and read the whole table; infinity has no day behind it
+            begin = f"{start}::{self.divider}"
             where = (
                 f"r.created_at >= {begin} AND r.created_at <= {begin} + interval '1 day'"
                 f" AND date_trunc('day', r.created_at) = {begin}"
@@ -74,7 +74,7 @@ class Shape:
 
 
 def source_argument_spec() -> dict[str, dict[str, Any]]:
-    """Options that name the legacy database."""
+    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source`."""
     return {
         "source_host": {"type": "str", "required": True},
         "source_port": {"type": "int", "default": 5432},
@@ -82,11 +82,13 @@ def source_argument_spec() -> dict[str, dict[str, Any]]:
         "source_password": {"type": "str", "no_log": True},
         "source_db": {"type": "str", "required": True},
         "source_table": {"type": "str", "default": "telegram_gateway.messages"},
+        "seconds": {"type": "float", "default": 20},
+        "owner": {"type": "str", "default": "telegram_owner"},
     }
 
 
 def shape(table: str, columns: Mapping[str, str]) -> Shape:
-    """How to read `table`, quoted as SQL wants it, which has `columns` (name to type, as information_schema says).
+    """How to read `table`, quoted as SQL wants it, which has `columns` (name to type, as format_type says).
 
     A plain table is read by ranges of its number, a hypertable by days: what storage finds without reading all of it.
     Raises ShapeError.

@@ -5,15 +5,27 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import Shape, shape
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+    Shape,
+    ShapeError,
+    shape,
+)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
+    Unreachable,
+    connect,
+    server_words,
+)
 
 with contextlib.suppress(ImportError):  # connect() says it
     import psycopg
     from psycopg import sql
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from ansible.module_utils.basic import AnsibleModule
 
 _TYPES = (
@@ -73,6 +85,28 @@ class LegacyTable:
                 taken.write(data)
 
 
-def words(error: psycopg.Error) -> str:
-    """What the server said, without a full stop."""
-    return (error.diag.message_primary or str(error).strip()).rstrip(".")
+def begun_within(seconds: float, windows: Iterable[Window]) -> Iterator[Window]:
+    """Those of `windows` that are begun before `seconds` are over, at least one."""
+    end = time.monotonic() + seconds
+    for window in windows:
+        yield window
+        if time.monotonic() >= end:
+            return
+
+
+def with_legacy_table(
+    module: AnsibleModule,
+    what: str,
+    act: Callable[[AnsibleModule, LegacyTable, psycopg.Connection[Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Connect to both sides and do `act` with them and `module`; what goes wrong ends the module, `what` names it."""
+    try:
+        with connect(module, prefix="source", client_encoding="UTF8") as source, connect(module) as target:
+            try:
+                return act(module, LegacyTable(module, source, target), target)
+            except psycopg.Error as error:
+                said = server_words(error).rstrip(".")
+                raise LegacyError(f"{what} could not go on: {said} ({error.sqlstate}).") from error
+    except (LegacyError, ShapeError, Unreachable) as error:
+        module.fail_json(msg=str(error))
+        raise

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from .postgresql import HAS_PSYCOPG, connect
+from .postgresql import HAS_PSYCOPG, connect, server_words
 
 if HAS_PSYCOPG:
     import psycopg
@@ -57,7 +57,7 @@ class Console:
         try:
             return self._connection.execute(command.encode())
         except psycopg.Error as error:
-            words = error.diag.message_primary or str(error).strip()
+            words = server_words(error)
             raise PgbouncerError(f"PgBouncer refused {command}: {words}.{_advice(words)}") from error
 
     def close(self) -> None:

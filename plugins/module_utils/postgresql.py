@@ -37,7 +37,7 @@ def connection_argument_spec() -> dict[str, dict[str, Any]]:
 def connect(
     module: AnsibleModule, database: str | None = None, *, prefix: str = "login", **further: Any
 ) -> psycopg.Connection[Any]:
-    """Open an autocommit connection from the module's options, to `login_db` unless `database` is given.
+    """Open an autocommit connection from the module's options, to its `_db` unless `database` is given.
 
     The options' names begin with `prefix`. `further` goes to psycopg. Raises Unreachable where a host that is not set
     up yet explains it; any other refusal (a wrong password, a role that does not exist) ends the module.
@@ -65,6 +65,11 @@ def connect(
             raise Unreachable(message) from error
         module.fail_json(msg=message)
         raise
+
+
+def server_words(error: psycopg.Error) -> str:
+    """What the server said in one sentence, or else what the driver says."""
+    return error.diag.message_primary or str(error).strip()
 
 
 def _not_set_up(error: str, database: str) -> bool:

@@ -21,22 +21,12 @@ description:
     again. To copy a window twice changes nothing. So this is the delta pass too.
   - The source is read in read-only transactions, one window each, and nothing in it is changed or locked.
 options:
-  seconds:
-    description:
-      - How long one run works, at least one window. The checksums of the whole source come before and are not counted.
-    type: float
-    default: 20
   rows_per_second:
     description:
       - How many rows are read from the source in a second at most, to spare a legacy system that is still in use;
         V(0) for as fast as it goes.
     type: int
     default: 0
-  owner:
-    description:
-      - Role that owns the schema and writes.
-    type: str
-    default: telegram_owner
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
@@ -50,8 +40,6 @@ attributes:
   idempotent:
     description: A run after RV(complete) copies nothing while the source stays as it is.
     support: full
-notes:
-  - Connect to the server itself, not through PgBouncer.
 author:
   - Telegram hybrid stack maintainers (@tradingsystem)
 """
@@ -117,20 +105,17 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
-    ShapeError,
-    source_argument_spec,
-)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import source_argument_spec
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
     LegacyError,
     LegacyTable,
     Window,
-    words,
+    begun_within,
+    with_legacy_table,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
-    Unreachable,
-    connect,
     connection_argument_spec,
+    server_words,
 )
 
 with contextlib.suppress(ImportError):  # connect() says it
@@ -185,7 +170,7 @@ class Copy:
         begun = time.monotonic()
         done: list[Window] = []
         rows = analysed = 0
-        for window in waiting:
+        for window in begun_within(self._params["seconds"], waiting):
             self._copy(window)
             done.append(window)
             rows += window.rows
@@ -194,8 +179,6 @@ class Copy:
                 analysed = rows
             if self._params["rows_per_second"]:
                 time.sleep(max(0.0, begun + rows / self._params["rows_per_second"] - time.monotonic()))
-            if time.monotonic() - begun >= self._params["seconds"]:
-                break
         return done, time.monotonic() - begun
 
     def _copy(self, window: Window) -> None:
@@ -208,8 +191,8 @@ class Copy:
                 self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum])
         except psycopg.Error as error:
             raise LegacyError(
-                f"Window {window.start} of {self._table.name} was not copied: {words(error)}. What was copied before "
-                "stays; mend the cause and run again."
+                f"Window {window.start} of {self._table.name} was not copied: {server_words(error).rstrip('.')}. "
+                "What was copied before stays; mend the cause and run again."
             ) from error
         for name, count in zip(COUNTS, counts or (), strict=True):
             self._counts[name] += count
@@ -230,33 +213,17 @@ class Copy:
         return told
 
 
-def run(module: AnsibleModule) -> dict[str, Any]:
-    """Connect to both sides and copy."""
-    with connect(module, prefix="source", client_encoding="UTF8") as source, connect(module) as target:
-        try:
-            return Copy(module, LegacyTable(module, source, target), target).run()
-        except psycopg.Error as error:
-            raise LegacyError(f"The copy could not go on: {words(error)} ({error.sqlstate}).") from error
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             **connection_argument_spec(),
             **source_argument_spec(),
-            "seconds": {"type": "float", "default": 20},
             "rows_per_second": {"type": "int", "default": 0},
-            "owner": {"type": "str", "default": "telegram_owner"},
         },
         supports_check_mode=True,
     )
-    try:
-        result = run(module)
-    except (LegacyError, ShapeError, Unreachable) as error:
-        module.fail_json(msg=str(error))
-    else:
-        module.exit_json(**result)
+    module.exit_json(**with_legacy_table(module, "The copy", lambda *given: Copy(*given).run()))
 
 
 if __name__ == "__main__":

@@ -18,20 +18,10 @@ description:
   - One run works for about O(seconds). Run it again with O(begin) set to RV(next_window) until RV(complete).
   - Nothing is changed on either side.
 options:
-  seconds:
-    description:
-      - How long one run works, at least one window.
-    type: float
-    default: 20
   begin:
     description:
       - The window to begin with, as RV(next_window) of the run before; the first one by default.
     type: str
-  owner:
-    description:
-      - Role that owns the schema and reads.
-    type: str
-    default: telegram_owner
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
@@ -45,8 +35,6 @@ attributes:
   idempotent:
     description: Changes nothing.
     support: full
-notes:
-  - Connect to the server itself, not through PgBouncer.
 author:
   - Telegram hybrid stack maintainers (@tradingsystem)
 """
@@ -90,25 +78,18 @@ differences:
 """
 
 import contextlib
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
-    ShapeError,
-    source_argument_spec,
-)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import source_argument_spec
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
     LegacyError,
     LegacyTable,
     Window,
-    words,
+    begun_within,
+    with_legacy_table,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
-    Unreachable,
-    connect,
-    connection_argument_spec,
-)
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import connection_argument_spec
 
 with contextlib.suppress(ImportError):  # connect() says it
     import psycopg
@@ -125,10 +106,9 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
     """Go through the windows until the time is up. Raises LegacyError and psycopg.Error."""
     table.prepare()
     windows = _from(table.windows(), module.params["begin"])
-    begun = time.monotonic()
     differences: list[dict[str, Any]] = []
     rows = done = 0
-    for window in windows:
+    for window in begun_within(module.params["seconds"], windows):
         with target.transaction():
             table.bring(window)
             cursor = target.execute(_COMPARE, [table.name])
@@ -136,8 +116,6 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
             differences += [dict(zip(names, found, strict=True)) for found in cursor]
         rows += window.rows
         done += 1
-        if time.monotonic() - begun >= module.params["seconds"]:
-            break
     told: dict[str, Any] = {"complete": done == len(windows), "rows": rows, "differences": differences}
     return told if told["complete"] else {**told, "next_window": windows[done].start}
 
@@ -163,36 +141,21 @@ def verdict(differences: list[dict[str, Any]]) -> str:
     )
 
 
-def run(module: AnsibleModule) -> dict[str, Any]:
-    """Connect to both sides and compare."""
-    with connect(module, prefix="source", client_encoding="UTF8") as source, connect(module) as target:
-        try:
-            return compare(module, LegacyTable(module, source, target), target)
-        except psycopg.Error as error:
-            raise LegacyError(f"The comparison could not go on: {words(error)} ({error.sqlstate}).") from error
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             **connection_argument_spec(),
             **source_argument_spec(),
-            "seconds": {"type": "float", "default": 20},
             "begin": {"type": "str"},
-            "owner": {"type": "str", "default": "telegram_owner"},
         },
         supports_check_mode=True,
     )
-    try:
-        result = run(module)
-    except (LegacyError, ShapeError, Unreachable) as error:
-        module.fail_json(msg=str(error))
-    else:
-        found = result["differences"]
-        if found:
-            module.fail_json(msg=verdict(found), **{**result, "differences": found[:SHOWN]})
-        module.exit_json(changed=False, **result)
+    result = with_legacy_table(module, "The comparison", compare)
+    found = result["differences"]
+    if found:
+        module.fail_json(msg=verdict(found), **{**result, "differences": found[:SHOWN]})
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postg
     Unreachable,
     connect,
     connection_argument_spec,
+    server_words,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql_migrations import (
     Migration,
@@ -241,7 +242,7 @@ class Ledger:
 def _explain(file: Migration, statement: Statement, error: psycopg.Error) -> str:
     position = int(error.diag.statement_position or 1)
     line = statement.line + statement.text.count("\n", 0, position - 1)
-    words = [error.diag.message_primary or str(error).strip()]
+    words = [server_words(error)]
     words += [f"Detail: {error.diag.message_detail}"] if error.diag.message_detail else []
     words += [f"Hint: {error.diag.message_hint}"] if error.diag.message_hint else []
     words += [f"Where: {error.diag.context.splitlines()[0]}"] if error.diag.context else []

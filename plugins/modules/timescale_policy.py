@@ -164,6 +164,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postg
     Unreachable,
     connect,
     connection_argument_spec,
+    server_words,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.timescale import (
     JOB_SETTINGS,
@@ -261,7 +262,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 
 
 def _explain(params: dict[str, Any], error: psycopg.Error) -> str:
-    words = [error.diag.message_primary or str(error).strip()]
+    words = [server_words(error)]
     words += [f"Detail: {error.diag.message_detail}"] if error.diag.message_detail else []
     words += [f"Hint: {error.diag.message_hint}"] if error.diag.message_hint else []
     return (

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from benchmarks.database.legacy import COMMON
+from benchmarks.database.legacy import COLUMNS
 from tests.integration import modules, servers
 from tests.integration.modules import failure, success
 from tests.integration.servers import Postgres
@@ -16,21 +16,14 @@ ROWS = 24_000
 CHANNELS = 40
 SHAPES = {
     "A": f"""
-CREATE TABLE telegram_gateway.messages (
-  id uuid NOT NULL DEFAULT gen_random_uuid(), channel_id text NOT NULL, message_id bigint NOT NULL, {COMMON},
-  PRIMARY KEY (id, created_at), UNIQUE (channel_id, message_id, created_at)
-) PARTITION BY RANGE (created_at);
+CREATE TABLE telegram_gateway.messages ({COLUMNS["A"]}) PARTITION BY RANGE (created_at);
 CREATE TABLE telegram_gateway.messages_old PARTITION OF telegram_gateway.messages
   FOR VALUES FROM (MINVALUE) TO ('2026-03-01');
 CREATE TABLE telegram_gateway.messages_new PARTITION OF telegram_gateway.messages
   FOR VALUES FROM ('2026-03-01') TO (MAXVALUE)
 """,
-    "B": f"""CREATE TABLE telegram_gateway.messages (
-  id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id text NOT NULL, {COMMON}
-)""",
-    "C": f"""CREATE TABLE telegram_gateway.messages (
-  id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id bigint NOT NULL, {COMMON}
-)""",
+    "B": f"CREATE TABLE telegram_gateway.messages ({COLUMNS['B']})",
+    "C": f"CREATE TABLE telegram_gateway.messages ({COLUMNS['B'].replace('message_id text', 'message_id bigint')})",
 }
 # Of each forty messages one is there twice, of each hundred one is deleted, half are processed, some have no date.
 FILL = f"""
