@@ -1,0 +1,142 @@
+"""The file in which a migration's progress stands, and who may write it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.tradingsystem.telegram_stack.plugins.modules.migration_state import StateError, operate
+from plugins.action.migration_state import has_ended, this_run
+
+ME = {"controller": "ops1", "pid": 4711, "started": "88112", "user": "admin"}
+OTHER = {**ME, "controller": "ops2"}
+INPUTS = {"source_host": "192.0.2.10", "source_port": 5433}
+
+
+class State:
+    """A file and what is done to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def do(self, operation: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
+        given = {
+            "path": str(self.path),
+            "operation": operation,
+            "phase": None,
+            "inputs": INPUTS,
+            "evidence": {},
+            "error": "",
+            "outcome": None,
+            "take_over": False,
+            "operator": ME,
+            **options,
+        }
+        return operate(given, check)
+
+    def migrate(self, *phases: int) -> None:
+        self.do("open")
+        for phase in phases:
+            self.do("begin", phase=phase)
+            self.do("finish", phase=phase, evidence={"rows": phase})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return dict(json.loads(self.path.read_text(encoding="utf-8")))
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return State(tmp_path / "folder" / "state.json")
+
+
+def test_a_run_that_ended_is_gone_on_with(state: State) -> None:
+    state.migrate(0, 1)
+    state.do("begin", phase=2)
+    assert state.do("open")["done"] == [0, 1]
+    assert state.content["phases"]["1"]["evidence"] == {"rows": 1}
+    state.do("begin", phase=2)
+    assert state.content["phases"]["2"]["attempts"] == 2
+
+
+def test_only_root_reads_it(state: State) -> None:
+    state.migrate(0)
+    assert state.path.stat().st_mode & 0o777 == 0o600
+    assert state.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_reading_a_file_that_is_not_there_gives_nothing(state: State) -> None:
+    assert state.do("read") == {"changed": False, "state": {}, "done": []}
+
+
+def test_check_mode_writes_nothing(state: State) -> None:
+    assert state.do("open", check=True)["changed"]
+    assert not state.path.exists()
+
+
+def test_other_inputs_are_refused_and_named(state: State) -> None:
+    state.migrate(0)
+    with pytest.raises(StateError, match=r"source_host was '192\.0\.2\.10', is '192\.0\.2\.99'.*rollback\.yml"):
+        state.do("open", inputs={**INPUTS, "source_host": "192.0.2.99"})
+    assert state.content["inputs"] == INPUTS
+
+
+def test_after_a_rollback_a_new_migration_begins_and_the_old_state_is_kept(state: State) -> None:
+    state.migrate(0, 1)
+    state.do("close", outcome="rolled_back")
+    assert state.do("open", inputs={"source_host": "192.0.2.99"})["done"] == []
+    [kept] = [path for path in state.path.parent.iterdir() if path != state.path]
+    assert json.loads(kept.read_text(encoding="utf-8"))["outcome"] == "rolled_back"
+
+
+def test_a_second_operator_is_refused_and_told_who_the_first_one_is(state: State) -> None:
+    state.migrate(0)
+    with pytest.raises(StateError, match=r"admin on ops1 \(process 4711.*migration_take_over=true") as caught:
+        state.do("open", operator=OTHER)
+    assert caught.value.held_by == ME
+    state.do("open", operator=OTHER, take_over=True)
+    with pytest.raises(StateError, match="Another operator has taken over"):
+        state.do("begin", phase=1)
+
+
+def test_who_has_ended_the_work_is_in_nobodys_way(state: State) -> None:
+    state.migrate(0)
+    state.do("close")
+    assert state.do("open", operator=OTHER)["done"] == [0]
+
+
+def test_a_failed_phase_keeps_its_reason_until_it_is_tried_again(state: State) -> None:
+    state.migrate(0)
+    state.do("begin", phase=1)
+    state.do("fail", phase=1, error="no room")
+    assert state.do("read")["done"] == [0]
+    assert state.content["phases"]["1"]["error"] == "no room"
+    state.do("begin", phase=1)
+    assert "error" not in state.content["phases"]["1"]
+
+
+def test_evidence_is_added_to_what_is_there(state: State) -> None:
+    state.migrate(0)
+    state.do("record", phase=7, evidence={"confirmed": True})
+    state.do("finish", phase=7, evidence={"stopped_at": "now"})
+    assert state.content["phases"]["7"]["evidence"] == {"confirmed": True, "stopped_at": "now"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2}'])
+def test_a_file_of_something_else_is_neither_read_nor_replaced(state: State, content: str) -> None:
+    state.path.parent.mkdir()
+    state.path.write_text(content, encoding="utf-8")
+    with pytest.raises(StateError, match=str(state.path)):
+        state.do("open")
+    assert state.path.read_text(encoding="utf-8") == content
+
+
+def test_a_run_of_this_machine_is_known_by_its_process_and_when_that_began() -> None:
+    parent = this_run()
+    assert parent["pid"] == os.getppid()
+    assert not has_ended(parent, parent["controller"])
+    assert has_ended({**parent, "started": "1"}, parent["controller"])  # the number was used again
+    assert not has_ended({**parent, "started": "1"}, "another machine")
