@@ -54,14 +54,22 @@ def main() -> None:
 
 
 def ask(url: str) -> bytes:
-    """The body of an answer, also of a gateway that says it is not well: under such a load it may not be."""
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - loopback
-            return bytes(answer.read())
-    except urllib.error.HTTPError as error:
-        if error.code != 503:
-            raise
-        return error.read()
+    """The body of an answer, also of a gateway that says it is not well: under such a load it may not be.
+
+    It may also drop a connection; one that does so three times is down.
+    """
+    for attempt in range(3):
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - loopback
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            return error.read()
+        except OSError as error:
+            print(f"{url}: {error}", file=sys.stderr)
+            time.sleep(2**attempt)
+    sys.exit(f"{url} does not answer")
 
 
 def lags() -> dict[str, int]:
