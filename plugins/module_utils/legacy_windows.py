@@ -47,17 +47,15 @@ class Window(NamedTuple):
 
 
 class LegacyTable:
-    """The table `source_table` of a module, read over `source`, and the stack's database `target`; both autocommit."""
+    """The table `source_table` of a module, read over the autocommit connection `source`."""
 
-    def __init__(self, module: AnsibleModule, source: psycopg.Connection[Any], target: psycopg.Connection[Any]) -> None:
+    def __init__(self, module: AnsibleModule, source: psycopg.Connection[Any]) -> None:
         """Raises LegacyError, ShapeError and psycopg.Error."""
         table = module.params["source_table"]
         self._source = source
-        self._target = target
         self.name = f"{source.info.dbname}.{table}"
         source.execute("SET timezone = 'UTC'")
         source.execute("SET default_transaction_read_only = on")
-        target.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(module.params["owner"])))
         columns = dict(source.execute(_TYPES, [table]).fetchall())
         if not columns:
             raise LegacyError(
@@ -70,16 +68,12 @@ class LegacyTable:
         """All windows in their order."""
         return [Window(*found) for found in self._source.execute(self.shape.windows.encode())]
 
-    def prepare(self) -> None:
-        """Make the temporary table `legacy_rows`, which is empty at the begin of each transaction."""
-        self._target.execute("CREATE TEMP TABLE legacy_rows OF telegram.legacy_row ON COMMIT DELETE ROWS")
-
-    def bring(self, window: Window) -> None:
-        """Put the window's rows into `legacy_rows`; call it in a transaction of the target. Raises psycopg.Error."""
+    def bring(self, window: Window, target: psycopg.Connection[Any]) -> None:
+        """Put the window's rows into `legacy_rows` of `target`, in a transaction there. Raises psycopg.Error."""
         query = self.shape.rows(sql.Literal(window.start).as_string(self._source))
         with (
             self._source.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as given,
-            self._target.cursor().copy(b"COPY legacy_rows FROM STDIN") as taken,
+            target.cursor().copy(b"COPY legacy_rows FROM STDIN") as taken,
         ):
             for data in given:
                 taken.write(data)
@@ -94,16 +88,39 @@ def begun_within(seconds: float, windows: Iterable[Window]) -> Iterator[Window]:
             return
 
 
+def prepare(target: psycopg.Connection[Any]) -> None:
+    """Make the temporary table `legacy_rows`, which is empty at the begin of each transaction."""
+    target.execute("CREATE TEMP TABLE legacy_rows OF telegram.legacy_row ON COMMIT DELETE ROWS")
+
+
 def with_legacy_table(
     module: AnsibleModule,
     what: str,
     act: Callable[[AnsibleModule, LegacyTable, psycopg.Connection[Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Connect to both sides and do `act` with them and `module`; what goes wrong ends the module, `what` names it."""
+    """Connect to both sides and do `act` with the table and the stack's database; see `read_legacy`."""
+
+    def with_target(module: AnsibleModule, table: LegacyTable, _source: psycopg.Connection[Any]) -> dict[str, Any]:
+        with connect(module) as target:
+            target.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(module.params["owner"])))
+            return act(module, table, target)
+
+    return read_legacy(module, what, with_target)
+
+
+def read_legacy(
+    module: AnsibleModule,
+    what: str,
+    act: Callable[[AnsibleModule, LegacyTable, psycopg.Connection[Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Connect to the legacy side and do `act` with the table and that connection; what goes wrong ends the module.
+
+    `what` names it in messages.
+    """
     try:
-        with connect(module, prefix="source", client_encoding="UTF8") as source, connect(module) as target:
+        with connect(module, prefix="source", client_encoding="UTF8") as source:
             try:
-                return act(module, LegacyTable(module, source, target), target)
+                return act(module, LegacyTable(module, source), source)
             except psycopg.Error as error:
                 said = server_words(error).rstrip(".")
                 raise LegacyError(f"{what} could not go on: {said} ({error.sqlstate}).") from error

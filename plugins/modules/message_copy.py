@@ -111,6 +111,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legac
     LegacyTable,
     Window,
     begun_within,
+    prepare,
     with_legacy_table,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
@@ -147,7 +148,7 @@ class Copy:
         """Copy until the time is up. Raises LegacyError and psycopg.Error."""
         if not self._check_mode:
             self._alone()
-            self._table.prepare()
+            prepare(self._target)
         windows = self._table.windows()
         query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s"
         known = dict(self._target.execute(query, [self._table.name]).fetchall())
@@ -185,7 +186,7 @@ class Copy:
         """One window and its record: both or neither."""
         try:
             with self._target.transaction():
-                self._table.bring(window)
+                self._table.bring(window, self._target)
                 adopt = "SELECT * FROM telegram.adopt_legacy_rows(%s)"
                 counts = self._target.execute(adopt, [self._table.name]).fetchone()
                 self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum])

@@ -22,6 +22,11 @@ options:
     description:
       - The window to begin with, as RV(next_window) of the run before; the first one by default.
     type: str
+  copied_since:
+    description:
+      - A time, as a string with its zone. Only windows that were copied then or later are compared, and those that have
+        changed at the source since they were copied.
+    type: str
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
@@ -87,6 +92,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legac
     LegacyTable,
     Window,
     begun_within,
+    prepare,
     with_legacy_table,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import connection_argument_spec
@@ -104,13 +110,13 @@ FROM telegram.compare_legacy_rows(%s)
 
 def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connection[Any]) -> dict[str, Any]:
     """Go through the windows until the time is up. Raises LegacyError and psycopg.Error."""
-    table.prepare()
-    windows = _from(table.windows(), module.params["begin"])
+    prepare(target)
+    windows = _from(_changed(table, target, module.params["copied_since"]), module.params["begin"])
     differences: list[dict[str, Any]] = []
     rows = done = 0
     for window in begun_within(module.params["seconds"], windows):
         with target.transaction():
-            table.bring(window)
+            table.bring(window, target)
             cursor = target.execute(_COMPARE, [table.name])
             names = [column.name for column in cursor.description or []]
             differences += [dict(zip(names, found, strict=True)) for found in cursor]
@@ -118,6 +124,15 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
         done += 1
     told: dict[str, Any] = {"complete": done == len(windows), "rows": rows, "differences": differences}
     return told if told["complete"] else {**told, "next_window": windows[done].start}
+
+
+def _changed(table: LegacyTable, target: psycopg.Connection[Any], since: str | None) -> list[Window]:
+    """The windows, without those that are as they were when they were copied, before `since`."""
+    if since is None:
+        return table.windows()
+    query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s AND copied_at < %s"
+    known = dict(target.execute(query, [table.name, since]).fetchall())
+    return [window for window in table.windows() if known.get(window.start) != window.checksum]
 
 
 def _from(windows: list[Window], begin: str | None) -> list[Window]:
@@ -148,6 +163,7 @@ def main() -> None:
             **connection_argument_spec(),
             **source_argument_spec(),
             "begin": {"type": "str"},
+            "copied_since": {"type": "str"},
         },
         supports_check_mode=True,
     )

@@ -161,6 +161,17 @@ def test_a_whole_copy_is_found_to_be_one_also_in_several_runs(server: Postgres) 
     assert "There is no window nowhere" in failure(verify(server, begin="nowhere"))
 
 
+def test_only_what_was_copied_since_or_has_changed_is_compared(server: Postgres, shape: str) -> None:
+    (since,) = one(server, "SELECT now()::text")
+    assert success(verify(server, copied_since=since))["rows"] == 0
+    source(server, "UPDATE telegram_gateway.messages SET text = 'newer' WHERE message_id::bigint = 15")
+    said = verify(server, copied_since=since)
+    assert "1 differing" in failure(said)
+    success(copy(server))
+    one_window = success(verify(server, copied_since=since))["rows"]
+    assert {"A": 288, "B": 9_999, "C": 9_999}[shape] - 30 <= one_window <= {"A": 330, "B": 10_000, "C": 10_000}[shape]
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "back"),
     [
@@ -218,6 +229,33 @@ def test_a_wrong_source_is_named(server: Postgres, options: dict[str, Any], word
     said = failure(copy(server, **options))
     assert words in said
     assert "canary-secret" not in said
+
+
+def look(server: Postgres, **options: Any) -> dict[str, Any]:
+    return success(modules.run("legacy_database_info", arguments(server, **options)))
+
+
+def test_what_the_old_database_is_and_what_stands_in_the_way(server: Postgres, shape: str) -> None:
+    said = look(server)
+    assert said["rows"] == ROWS + ROWS // 40
+    assert said["shape"] == {
+        "read_by": "timestamp with time zone" if shape == "A" else "id",
+        "unread_columns": [],
+    }
+    assert said["tables"] == ["messages"]
+    assert said["bytes"] > 1_000_000
+    [finding] = said["findings"]
+    assert finding.startswith("reader does not own the legacy table and could not fence it")
+    assert look(server, source_user="postgres")["findings"] == []
+
+
+def test_a_transaction_that_the_fence_would_wait_for_is_named(server: Postgres) -> None:
+    with server.connect(database="tradingsystem") as connection, connection.transaction():
+        connection.execute("SELECT 1 FROM telegram_gateway.messages LIMIT 1")
+        pid = connection.info.backend_pid
+        said = look(server, source_user="postgres", transaction_seconds=0)
+    assert [client["pid"] for client in said["clients"]] == [pid]
+    assert f"SELECT pg_terminate_backend({pid})" in said["findings"][0]
 
 
 def test_it_needs_no_more_than_to_read(server: Postgres) -> None:
