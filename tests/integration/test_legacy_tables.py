@@ -193,7 +193,7 @@ def test_signals_of_both_systems_show_together(server: Postgres, table: str) -> 
 
 
 def test_a_table_that_is_not_there_is_named_or_may_be_missing(server: Postgres) -> None:
-    nowhere = {"source_table": "telegram_gateway.nothing"}
+    nowhere: dict[str, Any] = {"source_table": "telegram_gateway.nothing"}
     assert "There is no table telegram_gateway.nothing" in failure(copy(server, "channels", **nowhere))
     said = success(copy(server, "forwarding_rules", optional=True, **nowhere))
     assert (said["present"], said["changed"]) == (False, False)

@@ -72,7 +72,7 @@ def test_what_it_cannot_read_it_names_and_says_what_to_do(tmp_path: Path, name: 
 def test_it_writes_either_form_and_back(tmp_path: Path) -> None:
     legacy, ours, back = tmp_path / "legacy", tmp_path / "ours", tmp_path / "back"
     legacy.write_text(of_gramjs())
-    there = {"path": str(legacy), "dest": str(ours)}
+    there: dict[str, Any] = {"path": str(legacy), "dest": str(ours)}
     assert success(run(**there, check=True))["changed"]
     assert not ours.exists()
     first = success(run(**there))
