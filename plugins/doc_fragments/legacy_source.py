@@ -10,6 +10,20 @@ class ModuleDocFragment:
 
     DOCUMENTATION = r"""
 options:
+  source_table:
+    description:
+      - The legacy table of messages, with its schema.
+    type: str
+    default: telegram_gateway.messages
+  seconds:
+    description:
+      - How long one run works, at least one window. Looking the windows up comes before and is not counted.
+    type: float
+    default: 20
+"""
+
+    DATABASE = r"""
+options:
   source_host:
     description:
       - Address of the legacy server as the managed host reaches it, or the folder of its local socket.
@@ -34,16 +48,6 @@ options:
       - The legacy database.
     type: str
     required: true
-  source_table:
-    description:
-      - The legacy table of messages, with its schema.
-    type: str
-    default: telegram_gateway.messages
-  seconds:
-    description:
-      - How long one run works, at least one window. Looking the windows up comes before and is not counted.
-    type: float
-    default: 20
   owner:
     description:
       - Role that owns the schema and is worked as.

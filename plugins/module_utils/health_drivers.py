@@ -52,8 +52,8 @@ def _tcp(check: Check) -> Finding:
         return Finding(OK, "accepts connections")
 
 
-def _fetch(check: Check, path: str) -> tuple[int, str]:
-    """GET `path` from the check's host: status and body."""
+def fetch(check: Check, path: str) -> tuple[int, str]:
+    """GET `path` from the check's host: status and body. Raises NoAnswer."""
     headers = {"Connection": "close"}
     if check.get("user"):
         login = f"{check['user']}:{check.get('password') or ''}".encode()
@@ -68,8 +68,9 @@ def _fetch(check: Check, path: str) -> tuple[int, str]:
             connection.close()
 
 
-def _fetch_json(check: Check, path: str) -> Any:
-    status, body = _fetch(check, path)
+def fetch_json(check: Check, path: str) -> Any:
+    """The document at `path` of the check's host. Raises NoAnswer."""
+    status, body = fetch(check, path)
     if status == 401:
         raise NoAnswer(f"user {check.get('user')} is refused", "its password was changed by hand: deploy again")
     if status != 200:
@@ -93,14 +94,14 @@ def _answering(check: Check) -> Iterator[None]:
 
 
 def _http(check: Check) -> Finding:
-    status, body = _fetch(check, check["path"])
+    status, body = fetch(check, check["path"])
     if check.get("json_field"):
         return judge.http_json(status, body, check["json_field"], check["json_states"])
     return judge.http_text(status, body, check["accept"])
 
 
 def _metrics(check: Check) -> Finding:
-    status, body = _fetch(check, check["path"])
+    status, body = fetch(check, check["path"])
     if status != 200:
         raise NoAnswer(f"HTTP {status} from {check['path']}")
     return judge.metrics(body, check["metric"], check["minimum"])
@@ -204,16 +205,16 @@ def _sentinel(check: Check) -> Finding:
 
 
 def _rabbitmq(check: Check) -> Finding:
-    return judge.rabbitmq_nodes(_fetch_json(check, "/api/overview"), _fetch_json(check, "/api/nodes"))
+    return judge.rabbitmq_nodes(fetch_json(check, "/api/overview"), fetch_json(check, "/api/nodes"))
 
 
 def _rabbitmq_queues(check: Check) -> Finding:
-    return judge.rabbitmq_queues(_fetch_json(check, f"/api/queues/{quote(check['vhost'], safe='')}"), check["queues"])
+    return judge.rabbitmq_queues(fetch_json(check, f"/api/queues/{quote(check['vhost'], safe='')}"), check["queues"])
 
 
 def _prometheus(check: Check) -> Finding:
-    build = _fetch_json(check, "/api/v1/status/buildinfo")
-    finding = judge.prometheus_targets(_fetch_json(check, "/api/v1/targets?state=active"))
+    build = fetch_json(check, "/api/v1/status/buildinfo")
+    finding = judge.prometheus_targets(fetch_json(check, "/api/v1/targets?state=active"))
     return finding._replace(version=str(build.get("data", {}).get("version", "")))
 
 

@@ -18,7 +18,7 @@ _TIMES = (
 )  # fmt: skip
 _DOCUMENTS = ("media_refs", "metadata")
 # In the order of the type telegram.legacy_row.
-_COLUMNS = (
+COLUMNS = (
     "id", "channel_id", "message_id", "thread_id", "source", "message_type", "text", "caption", "media_type",
     "media_refs", "status", "received_at", "telegram_date", "published_at", "failed_at", "queued_at",
     "reprocess_requested_at", "reprocessed_at", "metadata", "created_at", "updated_at", "deleted_at",
@@ -73,17 +73,24 @@ class Shape:
         )
 
 
-def source_argument_spec() -> dict[str, dict[str, Any]]:
-    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source`."""
+def database_argument_spec() -> dict[str, dict[str, Any]]:
+    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source.database`."""
     return {
         "source_host": {"type": "str", "required": True},
         "source_port": {"type": "int", "default": 5432},
         "source_user": {"type": "str", "required": True},
         "source_password": {"type": "str", "no_log": True},
         "source_db": {"type": "str", "required": True},
+        "owner": {"type": "str", "default": "telegram_owner"},
+    }
+
+
+def source_argument_spec() -> dict[str, dict[str, Any]]:
+    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source` and its `database`."""
+    return {
+        **database_argument_spec(),
         "source_table": {"type": "str", "default": "telegram_gateway.messages"},
         "seconds": {"type": "float", "default": 20},
-        "owner": {"type": "str", "default": "telegram_owner"},
     }
 
 
@@ -106,9 +113,9 @@ def shape(table: str, columns: Mapping[str, str]) -> Shape:
         )
     return Shape(
         table=table,
-        selected=", ".join(_expression(name, columns.get(name)) for name in _COLUMNS),
+        selected=", ".join(_expression(name, columns.get(name)) for name in COLUMNS),
         divider="id" if by_number else columns["created_at"],
-        unread=tuple(sorted(set(columns) - set(_COLUMNS))),
+        unread=tuple(sorted(set(columns) - set(COLUMNS))),
     )
 
 

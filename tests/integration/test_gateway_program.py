@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.fernet import Fernet
+from tests.integration import modules
 from tests.integration.brokers import Broker, Cache, rabbitmq, rabbitmq_installed, redis_installed, redis_with_sentinel
 from tests.integration.servers import Postgres, free_port, postgres, postgres_programs
 
@@ -204,7 +205,9 @@ sentinels = ["127.0.0.1:{cache.sentinel_port}"]
             if running.process is not None:
                 running.stop(signal.SIGKILL)
             with database.connect() as connection:
-                connection.execute("TRUNCATE telegram.messages, telegram.channels, telegram.tombstones")
+                connection.execute(
+                    "TRUNCATE telegram.messages, telegram.message_keys, telegram.channels, telegram.tombstones"
+                )
             published(broker)
 
 
@@ -268,6 +271,18 @@ def test_a_thousand_messages_through_a_restart_and_a_kill(
     assert gateway.stop() == 0
 
 
+TO_DO = {"consumer: nobody"}
+
+
+def drained(
+    gateway: Gateway, database: Postgres, *, sinks: Sequence[str] = (), consumer: str | None = "nobody"
+) -> dict[str, Any]:
+    """What `queue_drain_info` says; the consumer has not begun."""
+    login = {"login_host": "127.0.0.1", "login_port": database.port, "login_password": database.password}
+    asked = {"gateway": {"port": gateway.port, "sinks": list(sinks)}, "consumer": consumer}
+    return modules.success(modules.run("queue_drain_info", {**login, **asked}))
+
+
 @pytest.mark.requirement("GW-05")
 def test_a_stopped_cache_degrades_and_blocks_nobody(
     telegram: Telegram, gateway: Gateway, database: Postgres, broker: Broker, cache: Cache
@@ -283,9 +298,14 @@ def test_a_stopped_cache_degrades_and_blocks_nobody(
         health = wait(lambda: (h := gateway.get("/health").json())["status"] == "degraded" and h, "the cache is missed")
         assert gateway.get("/health").status_code == 200
         assert any(cause.startswith("cache is unavailable") for cause in health["causes"])
+        found = drained(gateway, database)
+        assert {stage["stage"] for stage in found["stages"] if not stage["drained"]} == {"gateway: cache"} | TO_DO
+        assert (found["drained"], found["waiting"]) == (False, 100)
+        assert drained(gateway, database, sinks=["database"], consumer=None)["drained"]
     finally:
         cache.start()
     wait(lambda: gateway.get("/health").json()["status"] == "healthy", "the cache is back", 60)
+    wait(lambda: drained(gateway, database, consumer=None)["drained"], "everything is through")
     with cache.client() as client:
         assert all(client.exists(cache_keys.message(*key)) for key in sent)
 

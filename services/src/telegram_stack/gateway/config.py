@@ -24,7 +24,7 @@ class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
     `api_hash_file` and `session_key_file` name credentials; the session's key is a Fernet key (32 bytes, base64).
     `channels`: ``all`` takes every channel the account is in, but for those set inactive in ``telegram.channels``;
     ``registered`` takes the active ones of that table only, and every channel while the table is empty.
-    `history_depth` is how many of the newest messages a channel seen for the first time brings along.
+    `history_depth` is how many of the newest messages a channel of which nothing is stored brings along.
     `edit_window` is how many messages below the cursor are read again for edits and deletions where a channel has
     changed too much for Telegram to list the changes; 0 leaves that out. `recovery_seconds` is how often (give or take
     a fifth) every channel's count is compared with Telegram's while the connection stands, `recovery_concurrency` how

@@ -25,6 +25,7 @@ from telegram_stack.gateway.lease import DatabaseLease
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.gateway.photos import photo_routes
 from telegram_stack.gateway.replay import Replay, replay_push
+from telegram_stack.gateway.stored import StoredInDatabase
 from telegram_stack.gateway.sync import sync_routes
 from telegram_stack.gateway.trace import Trace
 from telegram_stack.observability.http import serve
@@ -163,6 +164,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             proxy=_proxy(config),
             limits=_limits(config),
             lease=DatabaseLease(pool, config.lease_seconds) if config.lease_seconds else None,
+            stored=StoredInDatabase(pool),
             connect_timeout=config.telegram.connect_timeout,
             watchdog_seconds=config.telegram.watchdog_seconds,
             update_queue_limit=config.telegram.update_queue_limit,

@@ -80,6 +80,15 @@ class Reader:
                 newest[message_id] = event
         return {message_id for message_id, event in newest.items() if event.kind != "delete"}
 
+    async def first_new(self, channel_id: int) -> int | None:
+        """The lowest message of the channel that came as a new one, as far as the spool still has it."""
+        return await self._run(self._first_new, channel_id)
+
+    def _first_new(self, channel_id: int) -> int | None:
+        query = "SELECT message_id, body FROM events WHERE channel_id = ? ORDER BY message_id"
+        rows = self._connection.execute(query, (channel_id,))
+        return next((int(message_id) for message_id, body in rows if decode(body).kind == "new"), None)
+
     async def spooled_after(self, position: int) -> float | None:
         """When the first entry behind `position` was spooled, in seconds since the epoch; None without any."""
         query = "SELECT spooled_at FROM events WHERE seq > ? ORDER BY seq LIMIT 1"

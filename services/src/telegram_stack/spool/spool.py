@@ -197,6 +197,10 @@ class Spool:
         """The messages from `first` to `last` that were not deleted, as far as the spool still has them."""
         return await self._reader.remembered(channel_id, first, last)
 
+    async def first_new(self, channel_id: int) -> int | None:
+        """The lowest message of the channel that came as a new one, as far as the spool still has it."""
+        return await self._reader.first_new(channel_id)
+
     async def note(self, name: str, body: bytes) -> None:
         """Keep `body` under `name`, and wait until it is on disk."""
         await self._reader.note(name, body)

@@ -7,7 +7,7 @@ difference is asked for here. See https://core.telegram.org/api/updates.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from telethon import errors, functions
@@ -20,6 +20,7 @@ from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.convert import marked, unmarked
 from telegram_stack.telegram.history import PAGE, history
 from telegram_stack.telegram.reading import Reader
+from telegram_stack.telegram.stored import Known, Span, Stored
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class CatchUp:
         channels: Channels,
         spool: Spool,
         reader: Reader,
+        stored: Stored,
         *,
         history_depth: int,
         edit_window: int,
@@ -55,13 +57,17 @@ class CatchUp:
         self._channels = channels
         self._spool = spool
         self._reader = reader
+        self._stored = stored
         self._history_depth = history_depth
         self._edit_window = edit_window
         self._on_recovered = on_recovered
         self._bot = bot
 
     async def channel(self, channel_id: int) -> None:
-        """Go on until nothing is missing, or a later hole is known. Raises ChannelGoneError and Telegram's refusals."""
+        """Go on until nothing is missing, or a later hole is known.
+
+        Raises ChannelGoneError and Telegram's refusals, StoreAwayError where what is stored decides and is not told.
+        """
         while True:
             known = self._channels[channel_id]
             if known.pts is None or (known.last_message_id is None and not self._bot):
@@ -146,15 +152,36 @@ class CatchUp:
             return
         newest, pts = await self._page(channel_id, limit=1)
         if self._channels[channel_id].last_message_id is None:
-            await self._newest(channel_id)
-            last = max((message.id for message in newest), default=0)
-            await self._spool.commit(channels=[self._channels.read(channel_id, last, pts)])
+            await self._begin_unknown(channel_id, max((message.id for message in newest), default=0), pts)
         else:
             await self._reread(channel_id)
             await self._newer(channel_id)
             await self._spool.commit(channels=[self._channels.read(channel_id, 0, pts)])
         if pts is None:
             await self._spool.commit(channels=[self._channels.read_to_end(channel_id, None)])
+
+    async def _begin_unknown(self, channel_id: int, last: int, pts: int | None) -> None:
+        """The spool has nothing of the channel, whose newest message was `last` at count `pts`: maybe the store has.
+
+        Nothing is noted before the stored window was compared, so that a crash leads back to here.
+        """
+        span = await self._stored_before(channel_id)
+        if span is None:
+            await self._newest(channel_id)
+        else:
+            await self._compare(channel_id, span)
+            # A number above Telegram's own would hide whatever comes until then.
+            await self._spool.commit(channels=[self._channels.read(channel_id, min(span.newest, last))])
+            await self._newer(channel_id)
+        await self._spool.commit(channels=[self._channels.read(channel_id, last, pts)])
+
+    async def _stored_before(self, channel_id: int) -> Span | None:
+        """What was stored before this gateway added to it: what came live may be there already."""
+        span = await self._stored.span(channel_id)
+        live = await self._spool.first_new(channel_id)
+        if span is None or live is None or live > span.newest:
+            return span
+        return await self._stored.span(channel_id, below=live)
 
     async def _newer(self, channel_id: int) -> None:
         """Everything above the cursor, oldest first."""
@@ -202,6 +229,46 @@ class CatchUp:
             await self._commit(events)
             seen += len(found)
             offset = min(shown)
+
+    async def _compare(self, channel_id: int, span: Span) -> None:
+        """The window below the newest stored message: what was edited, is gone, or was never stored.
+
+        Goes on below the window while something is found that was never stored: another host may have died in the
+        middle of a recovery.
+        """
+        offset, seen, lacked = span.newest + 1, 0, False
+        while (seen < self._edit_window or lacked) and offset > span.oldest:
+            found, _ = await self._page(channel_id, offset_id=offset)
+            shown = {message.id for message in found if not isinstance(message, types.MessageEmpty)}
+            if not shown:
+                return
+            known = await self._stored.messages(channel_id, min(shown), offset - 1)
+            lacking = self._reader.messages(
+                sorted(
+                    (message for message in found if message.id not in known and message.id > span.oldest),
+                    key=lambda message: message.id,
+                )
+            )
+            await self._spool.room()
+            await self._commit(self._changed(channel_id, found, shown, known) + lacking)
+            seen, lacked = seen + len(found), bool(lacking)
+            offset = min(shown)
+
+    def _changed(
+        self, channel_id: int, found: Sequence[Any], shown: set[int], known: Mapping[int, Known]
+    ) -> list[Event]:
+        """Of stored messages: those that are gone, and edits. An edit that was taken over with its text is none."""
+        gone = [number for number, stored in known.items() if not stored.deleted and number not in shown]
+        edited = [
+            message
+            for message in found
+            if getattr(message, "edit_date", None)
+            and message.id in known
+            and not known[message.id].deleted
+            and known[message.id].adopted_text != message.message
+        ]
+        events = self._reader.deleted(channel_id, sorted(gone), utc_now())
+        return events + self._reader.messages(sorted(edited, key=lambda message: message.id), "edit")
 
     async def _commit(self, events: Sequence[Event], progress: Channel | None = None) -> None:
         await self._spool.commit(events, [] if progress is None else [progress])

@@ -25,6 +25,7 @@ from telegram_stack.telegram.asking import Telegram
 from telegram_stack.telegram.catchup import CatchUp, ChannelGoneError
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.convert import marked
+from telegram_stack.telegram.stored import StoreAwayError
 from telegram_stack.telegram.tasks import first_failure
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.1
 _LIST_PATIENCE = 15.0  # then the channels are caught up by what the spool remembers of them
 _GONE_SECONDS = 300.0
+_STORE_SECONDS = 2.0
 _REPORT_SECONDS = 10.0
 
 
@@ -99,6 +101,7 @@ class Recovery:
         self._busy: set[int] = set()
         self._backoffs: dict[int, Backoff] = {}
         self._not_before: dict[int, float] = {}
+        self._store_away = False
 
     def refresh(self) -> None:
         """The account joined or left a channel: ask for the list again."""
@@ -172,6 +175,11 @@ class Recovery:
             self._not_before[channel_id] = asyncio.get_running_loop().time() + _GONE_SECONDS
             self._unreadable(channel_id, error)
             return
+        except StoreAwayError as error:
+            self._not_before[channel_id] = asyncio.get_running_loop().time() + _STORE_SECONDS
+            self._wait_for_store(error)
+            return
+        self._store_away = False
         self._progress.unreadable.pop(channel_id, None)
         backoff = self._backoffs.setdefault(channel_id, Backoff(first=0.5, limit=60.0))
         if channel_id in self._channels.open:  # a later hole is known already
@@ -179,6 +187,15 @@ class Recovery:
         else:
             backoff.reset()
             self._progress.channels_done += 1
+
+    def _wait_for_store(self, error: StoreAwayError) -> None:
+        if not self._store_away:
+            log.warning(
+                "channels that begin wait for the database, to go on behind what it has of them (%s); "
+                "what comes live is still taken",
+                error,
+            )
+        self._store_away = True
 
     def _unreadable(self, channel_id: int, error: Exception) -> None:
         reason = str(error)

@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken
 from telethon.sessions import StringSession
 
-from telegram_stack.telegram import gramjs
+from telegram_stack.telegram import string_session
 
 
 class SessionError(Exception):
@@ -85,7 +85,7 @@ class SessionFile:
 
     def write(self, session: str, *, replace: bool = False) -> None:
         """Encrypt and keep `session`, one of Telethon or GramJS, whole or not at all. Raises SessionError."""
-        session = gramjs.to_telethon(session)
+        session = string_session.to_telethon(session)
         try:
             complete = StringSession(session).auth_key is not None
         except Exception:  # errors of base64, struct and ipaddress; their words could show parts of the session

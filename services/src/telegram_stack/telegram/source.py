@@ -28,6 +28,7 @@ from telegram_stack.telegram.proxy import Proxy
 from telegram_stack.telegram.reading import Reader
 from telegram_stack.telegram.recovery import Progress, Recovery
 from telegram_stack.telegram.session import SessionError, SessionFile
+from telegram_stack.telegram.stored import NothingStored, Stored
 from telegram_stack.telegram.tasks import first_failure
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Reception(FloodReport, Protocol):
 class Limits:
     """How far recovery goes.
 
-    `history_depth`: the newest messages of a channel seen for the first time. `edit_window`: the messages below the
+    `history_depth`: the newest messages of a channel of which nothing is stored. `edit_window`: the messages below the
     cursor that are read again for edits and deletions where Telegram does not list the changes any more.
     `check_seconds`: how often the channels' counts are compared with Telegram's, give or take a fifth.
     `concurrency`: channels caught up at once.
@@ -97,6 +98,7 @@ class TelegramSource:
         proxy: Proxy | None = None,
         limits: Limits | None = None,
         lease: Lease | None = None,
+        stored: Stored | None = None,
         connect_timeout: float = 10.0,
         watchdog_seconds: float = 15.0,
         update_queue_limit: int = 10_000,
@@ -113,6 +115,7 @@ class TelegramSource:
         self._through = "" if proxy is None else f" (through the {proxy.kind} proxy {proxy.host}:{proxy.port})"
         self._limits = limits or Limits()
         self._lease = lease or NoLease()
+        self._stored = stored or NothingStored()
         self._connect_timeout = connect_timeout
         self._watchdog_seconds = watchdog_seconds
         self._update_queue_limit = update_queue_limit
@@ -242,6 +245,7 @@ class TelegramSource:
             self._channels,
             self._spool,
             self._reader,
+            self._stored,
             history_depth=self._limits.history_depth,
             edit_window=self._limits.edit_window,
             on_recovered=self._recovered,

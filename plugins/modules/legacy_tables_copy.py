@@ -1,0 +1,224 @@
+#!/usr/bin/python
+# Copyright: the tradingsystem.telegram_stack contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: the legacy tables beside the messages into the stack's database."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: legacy_tables_copy
+short_description: Copies channels, forwarding rules and signals of the legacy system
+version_added: 0.1.0
+description:
+  - Reads one of the smaller legacy tables, whatever its columns, and takes its rows over in one transaction.
+  - A further run takes what has changed at the source. What was changed here since stays as it is; where both sides
+    have changed, RV(kept) says so.
+  - A channel or rule that the source has no more becomes inactive here. Nothing is deleted.
+  - The source is read in a read-only session, and nothing in it is changed or locked.
+options:
+  kind:
+    description:
+      - What the table holds.
+      - V(channels) go to the channel registry. Where none is active, the legacy gateway takes all; then all become
+        active, and RV(policy) says so.
+      - V(forwarding_rules) are kept as they are in C(telegram.forwarding_rules).
+      - V(signals) are kept whole in C(telegram.legacy_signals); the views C(tp_capital.tp_capital_signals) and
+        C(signals.tp_capital_signals) show them together with the stack's own.
+    type: str
+    required: true
+    choices: [channels, forwarding_rules, signals]
+  source_table:
+    description:
+      - The table, with its schema. By default C(telegram_gateway.channels), C(telegram_gateway.forwarding_rules) or
+        C(tp_capital.tp_capital_signals).
+    type: str
+  optional:
+    description:
+      - Whether the source may lack the table.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - tradingsystem.telegram_stack.postgresql
+  - tradingsystem.telegram_stack.legacy_source.database
+attributes:
+  check_mode:
+    description: Does everything in a transaction that it takes back, so that the counts are right.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+  idempotent:
+    description: A further run changes nothing while the source stays as it is.
+    support: full
+author:
+  - Telegram hybrid stack maintainers (@tradingsystem)
+"""
+
+EXAMPLES = r"""
+- name: Take the channel registry over
+  tradingsystem.telegram_stack.legacy_tables_copy:
+    kind: channels
+    source_host: 192.0.2.10
+    source_port: 5433
+    source_user: timescale
+    source_password: "{{ legacy_database_password }}"
+    source_db: tradingsystem
+  register: channels
+
+- name: Take forwarding rules over, where there are any
+  tradingsystem.telegram_stack.legacy_tables_copy:
+    kind: forwarding_rules
+    optional: true
+    source_host: 192.0.2.10
+    source_user: telegram
+    source_password: "{{ legacy_database_password }}"
+    source_db: telegram_gateway
+"""
+
+RETURN = r"""
+present:
+  description: Whether the source has the table.
+  returned: success
+  type: bool
+  sample: true
+counts:
+  description:
+    - How many rows were given, are new here and were changed here.
+    - C(quarantined) rows name no channel of Telegram (V(channels), V(forwarding_rules)); C(checkpoints) are rows in
+      which the consumer kept its place (V(signals)).
+  returned: when RV(present)
+  type: dict
+  sample: {given: 40, quarantined: 1, added: 39, changed: 0}
+kept:
+  description: Rows and their fields that were changed both there and here, and stay as they are here.
+  returned: when RV(present) and O(kind) is not V(signals)
+  type: list
+  elements: str
+  sample: ["-1001234567890: label"]
+policy:
+  description: What the legacy registry means, as the gateway's own option says it.
+  returned: when RV(present) and O(kind=channels)
+  type: str
+  sample: registered
+"""
+
+import contextlib
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import database_argument_spec
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
+    Unreachable,
+    connect,
+    connection_argument_spec,
+    server_words,
+)
+
+with contextlib.suppress(ImportError):  # connect() says it
+    import psycopg
+    from psycopg import sql
+
+FUNCTIONS = {
+    "channels": "telegram.adopt_legacy_channels",
+    "forwarding_rules": "telegram.adopt_legacy_rules",
+    "signals": "telegram.adopt_legacy_signals",
+}
+TABLES = {
+    "channels": "telegram_gateway.channels",
+    "forwarding_rules": "telegram_gateway.forwarding_rules",
+    "signals": "tp_capital.tp_capital_signals",
+}
+NEEDED = {"channels": "channel_id", "forwarding_rules": "id", "signals": "raw_message"}
+"""A column without which a table is another one."""
+
+_COLUMNS = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+
+
+class CopyError(Exception):
+    """The table cannot be had or taken; the message is meant for the operator."""
+
+
+def copy(module: AnsibleModule, source: psycopg.Connection[Any], target: psycopg.Connection[Any]) -> dict[str, Any]:
+    """Take the table over. Raises CopyError and psycopg.Error."""
+    kind = module.params["kind"]
+    table = module.params["source_table"] or TABLES[kind]
+    source.execute("SET timezone = 'UTC'")
+    source.execute("SET default_transaction_read_only = on")
+    if not _is_there(module, source, table, NEEDED[kind]):
+        return {"changed": False, "present": False}
+    target.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(module.params["owner"])))
+    with target.transaction(force_rollback=module.check_mode):
+        target.execute("CREATE TEMP TABLE legacy_given (document jsonb) ON COMMIT DROP")
+        _bring(source, target, table)
+        cursor = target.execute(f"SELECT * FROM {FUNCTIONS[kind]}(%s)", [f"{source.info.dbname}.{table}"])  # noqa: S608
+        names = [column.name for column in cursor.description or ()]
+        found = dict(zip(names, cursor.fetchone() or (), strict=True))
+    return _told(found)
+
+
+def _is_there(module: AnsibleModule, source: psycopg.Connection[Any], table: str, needed: str) -> bool:
+    columns = [name for (name,) in source.execute(_COLUMNS, [table])]
+    if not columns:
+        if module.params["optional"]:
+            return False
+        raise CopyError(
+            f"There is no table {table} in database {source.info.dbname} that {source.info.user} may see. "
+            "Name it in source_table, with its schema, or say with optional that there may be none."
+        )
+    if needed not in columns:
+        raise CopyError(
+            f"{table} has no column {needed}: it holds no {module.params['kind'].replace('_', ' ')} of the legacy "
+            "system. Name the right one in source_table."
+        )
+    return True
+
+
+def _bring(source: psycopg.Connection[Any], target: psycopg.Connection[Any], table: str) -> None:
+    """Each row as one document; the table is named as to_regclass has understood it."""
+    (name,) = source.execute("SELECT to_regclass(%s)::text", [table]).fetchone() or ("",)
+    query = f"COPY (SELECT to_jsonb(r) FROM {name} AS r) TO STDOUT"  # noqa: S608 - the server's own words
+    with (
+        source.cursor().copy(query.encode()) as given,
+        target.cursor().copy(b"COPY legacy_given FROM STDIN") as taken,
+    ):
+        for data in given:
+            taken.write(data)
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {"present": True}
+    if "none_active" in found:
+        told["policy"] = "all" if found.pop("none_active") else "registered"
+    if "kept" in found:
+        told["kept"] = found.pop("kept") or []
+    changed = any(found.get(name) for name in ("added", "changed", "quarantined"))
+    return {"changed": changed, "counts": found, **told}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **connection_argument_spec(),
+            **database_argument_spec(),
+            "kind": {"type": "str", "required": True, "choices": list(FUNCTIONS)},
+            "source_table": {"type": "str"},
+            "optional": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        with connect(module, prefix="source", client_encoding="UTF8") as source, connect(module) as target:
+            result = copy(module, source, target)
+    except (CopyError, Unreachable) as error:
+        module.fail_json(msg=str(error))
+    except psycopg.Error as error:
+        said = server_words(error).rstrip(".")
+        module.fail_json(
+            msg=f"The {module.params['kind']} could not be copied: {said} ({error.sqlstate}). Nothing was."
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
