@@ -8,7 +8,7 @@ from __future__ import annotations
 class ModuleDocFragment:
     """Options of `plugins/module_utils/legacy_source.py`."""
 
-    DOCUMENTATION = r"""
+    CONNECTION = r"""
 options:
   source_host:
     description:
@@ -22,7 +22,7 @@ options:
     default: 5432
   source_user:
     description:
-      - Role to read as. It needs C(SELECT) on O(source_table) alone.
+      - Role to log in as. To read, it needs C(SELECT) on O(source_table) alone.
     type: str
     required: true
   source_password:
@@ -39,6 +39,13 @@ options:
       - The legacy table of messages, with its schema.
     type: str
     default: telegram_gateway.messages
+notes:
+  - Connect to the server itself, not through PgBouncer.
+"""
+
+    DOCUMENTATION = (
+        CONNECTION.partition("notes:")[0]
+        + r"""
   seconds:
     description:
       - How long one run works, at least one window. Looking the windows up comes before and is not counted.
@@ -52,3 +59,4 @@ options:
 notes:
   - Connect to the server itself, not through PgBouncer.
 """
+    )

@@ -73,8 +73,8 @@ class Shape:
         )
 
 
-def source_argument_spec() -> dict[str, dict[str, Any]]:
-    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source`."""
+def legacy_connection_argument_spec() -> dict[str, dict[str, Any]]:
+    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source.connection`."""
     return {
         "source_host": {"type": "str", "required": True},
         "source_port": {"type": "int", "default": 5432},
@@ -82,6 +82,13 @@ def source_argument_spec() -> dict[str, dict[str, Any]]:
         "source_password": {"type": "str", "no_log": True},
         "source_db": {"type": "str", "required": True},
         "source_table": {"type": "str", "default": "telegram_gateway.messages"},
+    }
+
+
+def source_argument_spec() -> dict[str, dict[str, Any]]:
+    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source`."""
+    return {
+        **legacy_connection_argument_spec(),
         "seconds": {"type": "float", "default": 20},
         "owner": {"type": "str", "default": "telegram_owner"},
     }
