@@ -1,6 +1,6 @@
 # Copyright: the tradingsystem.telegram_stack contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Options shared by the modules that read the legacy database."""
+"""Options shared by the modules that work with the legacy database."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ options:
       - How long one run works, at least one window. Looking the windows up comes before and is not counted.
     type: float
     default: 20
+  owner:
+    description:
+      - Role that owns the schema and is worked as.
+    type: str
+    default: telegram_owner
 """
 
-    DATABASE = r"""
+    CONNECTION = r"""
 options:
   source_host:
     description:
@@ -36,7 +41,7 @@ options:
     default: 5432
   source_user:
     description:
-      - Role to read as. It needs C(SELECT) on O(source_table) alone.
+      - Role to work as. To read it needs C(SELECT) alone.
     type: str
     required: true
   source_password:
@@ -48,11 +53,6 @@ options:
       - The legacy database.
     type: str
     required: true
-  owner:
-    description:
-      - Role that owns the schema and is worked as.
-    type: str
-    default: telegram_owner
 notes:
   - Connect to the server itself, not through PgBouncer.
 """

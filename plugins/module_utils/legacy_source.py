@@ -73,24 +73,24 @@ class Shape:
         )
 
 
-def database_argument_spec() -> dict[str, dict[str, Any]]:
-    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source.database`."""
+def source_connection_argument_spec() -> dict[str, dict[str, Any]]:
+    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source.connection`."""
     return {
         "source_host": {"type": "str", "required": True},
         "source_port": {"type": "int", "default": 5432},
         "source_user": {"type": "str", "required": True},
         "source_password": {"type": "str", "no_log": True},
         "source_db": {"type": "str", "required": True},
-        "owner": {"type": "str", "default": "telegram_owner"},
     }
 
 
 def source_argument_spec() -> dict[str, dict[str, Any]]:
-    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source` and its `database`."""
+    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source` and its `connection`."""
     return {
-        **database_argument_spec(),
+        **source_connection_argument_spec(),
         "source_table": {"type": "str", "default": "telegram_gateway.messages"},
         "seconds": {"type": "float", "default": 20},
+        "owner": {"type": "str", "default": "telegram_owner"},
     }
 
 

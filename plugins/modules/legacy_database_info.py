@@ -17,13 +17,20 @@ options:
     description: A transaction that is open for longer stands in the way, because the fence would wait for it.
     type: int
     default: 600
+  source_table:
+    description: The legacy table of messages, with its schema.
+    type: str
+    default: telegram_gateway.messages
+  connect_timeout:
+    description: Seconds to wait for the server.
+    type: int
+    default: 10
   clock_seconds:
     description: How far the clocks of the two servers may be apart.
     type: int
     default: 5
 extends_documentation_fragment:
-  - tradingsystem.telegram_stack.postgresql
-  - tradingsystem.telegram_stack.legacy_source
+  - tradingsystem.telegram_stack.legacy_source.connection
 attributes:
   check_mode:
     description: Changes nothing in any mode.
@@ -92,12 +99,13 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import source_argument_spec
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+    source_connection_argument_spec,
+)
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
     LegacyTable,
     read_legacy,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import connection_argument_spec
 
 with contextlib.suppress(ImportError):  # connect() says it
     import psycopg
@@ -177,8 +185,9 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            **connection_argument_spec(),
-            **source_argument_spec(),
+            **source_connection_argument_spec(),
+            "source_table": {"type": "str", "default": "telegram_gateway.messages"},
+            "connect_timeout": {"type": "int", "default": 10},
             "transaction_seconds": {"type": "int", "default": 600},
             "clock_seconds": {"type": "int", "default": 5},
         },

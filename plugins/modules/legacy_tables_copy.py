@@ -37,9 +37,14 @@ options:
       - Whether the source may lack the table.
     type: bool
     default: false
+  owner:
+    description:
+      - Role that owns the schema and is worked as.
+    type: str
+    default: telegram_owner
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
-  - tradingsystem.telegram_stack.legacy_source.database
+  - tradingsystem.telegram_stack.legacy_source.connection
 attributes:
   check_mode:
     description: Does everything in a transaction that it takes back, so that the counts are right.
@@ -106,7 +111,9 @@ import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import database_argument_spec
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+    source_connection_argument_spec,
+)
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
     Unreachable,
     connect,
@@ -200,7 +207,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **connection_argument_spec(),
-            **database_argument_spec(),
+            **source_connection_argument_spec(),
+            "owner": {"type": "str", "default": "telegram_owner"},
             "kind": {"type": "str", "required": True, "choices": list(FUNCTIONS)},
             "source_table": {"type": "str"},
             "optional": {"type": "bool", "default": False},

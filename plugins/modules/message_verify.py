@@ -30,7 +30,7 @@ options:
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
-  - tradingsystem.telegram_stack.legacy_source.database
+  - tradingsystem.telegram_stack.legacy_source.connection
 attributes:
   check_mode:
     description: The same, as nothing is changed.

@@ -29,6 +29,7 @@ ROLES = (
     "telegram_api",
     "telegram_worker",
     "telegram_exporter",
+    "telegram_feed",
     "pgbouncer_lookup",
 )
 DATABASE = "telegram_gateway"

@@ -40,9 +40,10 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
 
 
-async def open_pool(config: DatabaseConfig, program: str) -> Pool:
+async def open_pool(config: DatabaseConfig, program: str, options: str = "") -> Pool:
     """A pool that opens in the background: a service starts without its database, and says so in its health.
 
+    `options` are settings of each session (``-c name=value``), for a server that is connected to directly.
     Raises ConfigError when the password cannot be read.
     """
     pool: Pool = AsyncConnectionPool(
@@ -53,6 +54,7 @@ async def open_pool(config: DatabaseConfig, program: str) -> Pool:
             "user": config.user,
             "password": read_secret(config.password_file),
             "application_name": program,
+            "options": options,
             "connect_timeout": max(2, round(config.timeout)),
             "prepare_threshold": None,
             # A cut cable is noticed within seconds, not after the kernel's 15 minutes.
