@@ -2,8 +2,9 @@
 
     python -m tests.legacy.data --database postgresql://timescale@10.0.0.5:5433/tradingsystem --shape A FOLDER
 
-FOLDER has `recent.csv` of `tests.legacy.telegram`, and gets `failure-queue.jsonl`. The password comes from PGPASSWORD.
-Prints what is there now as JSON. A database that has the tables is left as it is.
+FOLDER has `recent.csv` of `tests.legacy.telegram`, and gets `failure-queue.jsonl` and `counts.json`: how much of what
+there is. The password comes from PGPASSWORD. Prints whether it did anything: a database that has the tables is left
+as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import psycopg
 from tests.legacy import tables
@@ -120,14 +121,15 @@ def main() -> None:
     parser.add_argument("--shape", choices=get_args(Shape), required=True)
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
-    counts: dict[str, Any] = {}
     with psycopg.connect(given.database, autocommit=True) as connection:
         there = connection.execute("SELECT to_regclass('telegram_gateway.messages') IS NOT NULL").fetchone()
-        if there == (False,):
+        missing = there == (False,)
+        if missing:
             with connection.transaction():
                 counts = fill(connection, given.shape, given.folder / "recent.csv")
                 write_queue(connection, given.folder / "failure-queue.jsonl")
-        print(json.dumps({"changed": bool(counts), **counts}))
+            (given.folder / "counts.json").write_text(json.dumps(counts))
+        print(json.dumps({"changed": missing}))
 
 
 if __name__ == "__main__":
