@@ -1,4 +1,4 @@
-"""The legacy system's tables and statements, in the two shapes that are found: what ours is compared with.
+"""The legacy system's tables and statements, in the shapes that are found: what ours is compared with.
 
 Shape A is the hypertable by `created_at` in chunks of a day (here daily partitions, which an engine without TimescaleDB
 has too), shape B the plain table that the legacy gateway makes itself. Both are written and updated row by row, the
@@ -34,8 +34,9 @@ COLUMNS = {
   PRIMARY KEY (id, created_at), UNIQUE (channel_id, message_id, created_at)
 """,
     "B": f"id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id text NOT NULL, {_COMMON}",
+    "C": f"id bigserial PRIMARY KEY, channel_id bigint NOT NULL, message_id bigint NOT NULL, {_COMMON}",
 }
-"""Of the two shapes, with their keys; A is a table partitioned by `created_at`."""
+"""Of the three shapes, with their keys; A is a table partitioned by `created_at`. Here A and B are measured."""
 
 _TABLES = {
     "A": f"""

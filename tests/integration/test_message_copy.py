@@ -23,7 +23,7 @@ CREATE TABLE telegram_gateway.messages_new PARTITION OF telegram_gateway.message
   FOR VALUES FROM ('2026-03-01') TO (MAXVALUE)
 """,
     "B": f"CREATE TABLE telegram_gateway.messages ({COLUMNS['B']})",
-    "C": f"CREATE TABLE telegram_gateway.messages ({COLUMNS['B'].replace('message_id text', 'message_id bigint')})",
+    "C": f"CREATE TABLE telegram_gateway.messages ({COLUMNS['C']})",
 }
 # Of each forty messages one is there twice, of each hundred one is deleted, half are processed, some have no date.
 FILL = f"""

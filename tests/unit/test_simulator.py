@@ -312,6 +312,23 @@ async def test_dialogs_come_in_pages_and_carry_their_state(telegram: Telegram) -
         assert full.full_chat.pts == 3
 
 
+async def test_a_channel_can_have_a_past_that_nobody_was_told_of(telegram: Telegram) -> None:
+    old, new = telegram.store.add_channels("Canal", 2)
+    telegram.post(new, 1)
+    body = {"channel_id": marked(old.id), "count": 50, "seconds": 86_400, "after_id": 7_000}
+    async with telegram.client() as client:
+        given = (await telegram.control.post("/history", json=body)).json()["messages"]
+        telegram.post(old, 1)
+        await client.get_dialogs()
+        found = await client.get_messages(marked(old.id), limit=100)
+        assert [message.id for message in found] == list(range(7_051, 7_000, -1))
+        assert [(m.id, int(m.date.timestamp())) for m in found[:0:-1]] == [(m["message_id"], m["date"]) for m in given]
+        assert 86_300 < (found[0].date - found[-1].date).total_seconds() <= 86_401
+    assert len({message.text for message in telegram.store.all_messages(None, deleted=False)}) == 52
+    refused = await telegram.control.post("/history", json=body)
+    assert (refused.status_code, "has messages" in refused.json()["error"]) == (422, True)
+
+
 async def test_a_photo_is_downloaded_whole(telegram: Telegram) -> None:
     [channel] = telegram.store.add_channels("Canal", 1)
     telegram.post(channel, 2, photo=True)

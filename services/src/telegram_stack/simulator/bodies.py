@@ -64,6 +64,18 @@ class NewMessages(msgspec.Struct, forbid_unknown_fields=True):
     pending: bool = False
 
 
+class NewHistory(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /history: a past for a channel without messages, over so many seconds.
+
+    Ids begin above ``after_id``, as if what was below it had been deleted long ago.
+    """
+
+    channel_id: int
+    count: int
+    seconds: float
+    after_id: int = 0
+
+
 class Preview(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /previews: the message whose link's preview is made now."""
 

@@ -26,6 +26,7 @@ from telegram_stack.simulator.bodies import (
     NewAccount,
     NewChannels,
     NewFaults,
+    NewHistory,
     NewLoad,
     NewMessages,
     NewSession,
@@ -74,6 +75,7 @@ class Control:
             ("/channels", "POST", self._new_channels),
             ("/messages", "GET", self._messages),
             ("/messages", "POST", self._post),
+            ("/history", "POST", self._new_history),
             ("/topics", "POST", self._new_topic),
             ("/previews", "POST", self._preview),
             ("/edits", "POST", self._edit),
@@ -205,6 +207,12 @@ class Control:
             channel_id = channel_ids[0] if body.album else channel_ids[number % len(channel_ids)]
             drafts.append(Draft(channel_id, text, body.photo, details))
         return drafts
+
+    async def _new_history(self, request: Request) -> Any:
+        body = await _body(request, NewHistory)
+        drafts = load.drafts(self._server, [_bare(body.channel_id)], body.count)
+        past = self._store.backfill(_bare(body.channel_id), drafts, body.after_id, body.seconds)
+        return {"messages": [_shown_message(message, text=False) for message in past]}
 
     async def _new_topic(self, request: Request) -> Any:
         body = await _body(request, NewTopic)

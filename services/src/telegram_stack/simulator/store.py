@@ -227,24 +227,42 @@ class Store:
     def post(self, drafts: Sequence[Draft]) -> list[tuple[Change, Message]]:
         """Post messages, in this order, in one transaction. Raises UnknownChannelError and posts nothing."""
         touched = {draft.channel_id: self.channel(draft.channel_id) for draft in drafts}
-        posted: list[tuple[Change, Message]] = []
         now = self.clock()
-        for draft in drafts:
-            channel = touched[draft.channel_id]
-            channel.last_message_id += 1
-            channel.pts += 1
-            channel.shown += 1
-            message = Message(
-                channel.id, channel.last_message_id, now, draft.text, draft.has_photo, details=draft.details
-            )
-            posted.append((Change(channel.id, channel.pts, "new", (message.id,)), message))
+        posted = [self._next(touched[draft.channel_id], draft, now) for draft in drafts]
+        self._insert(posted, touched.values())
+        return posted
+
+    def backfill(self, channel_id: int, drafts: Sequence[Draft], after_id: int, seconds: float) -> list[Message]:
+        """Give a channel a past: messages above `after_id`, evenly over the last `seconds`, which nobody is told of.
+
+        Raises UnknownChannelError, and ValueError when the channel has messages.
+        """
+        channel = self.channel(channel_id)
+        if channel.last_message_id:
+            raise ValueError(f"channel {channel_id} has messages: a history can only be given to an empty one")
+        channel.last_message_id = after_id
+        step = seconds / max(1, len(drafts))
+        first = self.clock() - seconds
+        posted = [self._next(channel, draft, first + step * place) for place, draft in enumerate(drafts)]
+        self._insert(posted, [channel])
+        return [message for _, message in posted]
+
+    def _next(self, channel: Channel, draft: Draft, sent_at: float) -> tuple[Change, Message]:
+        channel.last_message_id += 1
+        channel.pts += 1
+        channel.shown += 1
+        message = Message(
+            channel.id, channel.last_message_id, sent_at, draft.text, draft.has_photo, details=draft.details
+        )
+        return Change(channel.id, channel.pts, "new", (message.id,)), message
+
+    def _insert(self, posted: Sequence[tuple[Change, Message]], channels: Iterable[Channel]) -> None:
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO messages (channel_id, id, sent_at, text, has_photo, details) VALUES (?, ?, ?, ?, ?, ?)",
                 [(m.channel_id, m.id, m.sent_at, m.text, m.has_photo, _details(m.details)) for _, m in posted],
             )
-            self._log([change for change, _ in posted], touched.values(), int(now))
-        return posted
+            self._log([change for change, _ in posted], channels, int(self.clock()))
 
     def edit(self, channel_id: int, message_id: int, text: str) -> tuple[Change, Message] | None:
         """Change a message's text; None when it is not shown."""
