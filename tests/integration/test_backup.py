@@ -79,7 +79,7 @@ def writing(server: Postgres) -> Iterator[None]:
 
     def write() -> None:
         with server.connect("telegram_owner") as connection:
-            while not done.is_set():
+            while not done.wait(0.005):
                 connection.execute("UPDATE telegram.channels SET last_pts = coalesce(last_pts, 0) + 1")
 
     thread = threading.Thread(target=write)
