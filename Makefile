@@ -46,7 +46,7 @@ unit: $(READY)
 	pytest -q -rs tests/unit
 
 # Real servers for the integration tests, which start and stop their own on ports and folders of their own.
-SERVERS := postgresql pgbouncer redis-server redis-sentinel rabbitmq-server
+SERVERS := postgresql pgbouncer redis-server redis-sentinel rabbitmq-server pgbackrest restic
 .PHONY: servers-ready
 servers-ready:
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { echo "Installing $(SERVERS)"; \

@@ -20,6 +20,8 @@ from .health import OFF, OK, Check, Driver, Finding, NoAnswer
 from .health_maintenance import QUERY as MAINTENANCE
 from .health_maintenance import Job
 from .health_maintenance import judge as judge_maintenance
+from .health_record import judge as judge_record
+from .health_record import read as read_record
 from .health_redis import pairs, redis_connection
 
 if TYPE_CHECKING:
@@ -148,6 +150,10 @@ def _maintenance(check: Check) -> Finding:
     return judge_maintenance(jobs, check["warn"])
 
 
+def _record(check: Check) -> Finding:
+    return judge_record(read_record(check["path"], check["entry"]), time.time(), check["warn"])
+
+
 def _pgbouncer(check: Check) -> Finding:
     with _database(check) as console:
         version = str((console.execute("SHOW VERSION").fetchone() or [""])[0]).removeprefix("PgBouncer ")
@@ -226,6 +232,7 @@ DRIVERS: Mapping[str, Driver] = {
     "metrics": _metrics,
     "postgresql": _postgresql,
     "maintenance": _maintenance,
+    "record": _record,
     "pgbouncer": _pgbouncer,
     "redis": _redis,
     "sentinel": _sentinel,

@@ -50,6 +50,8 @@ options:
           - V(postgresql) runs O(checks[].query), which gives one number.
           - V(maintenance) asks the database for its own jobs, each of which has to end well every O(checks[].warn)
             minutes.
+          - V(record) reads from O(checks[].entry) of the JSON file O(checks[].path) on the host how a job ended,
+            which has to be well and within O(checks[].warn) hours.
           - V(pgbouncer) counts waiting clients on PgBouncer's console.
           - V(redis) asks one instance for its role and, of a replica, its link.
           - V(sentinel) asks all O(checks[].sentinels) for the primary and all O(checks[].instances) whether they agree.
@@ -65,6 +67,7 @@ options:
           - metrics
           - postgresql
           - maintenance
+          - record
           - pgbouncer
           - redis
           - sentinel
@@ -103,9 +106,12 @@ options:
         type: float
         default: 5
       path:
-        description: Path of the URL.
+        description: Path of the URL, or of the file of V(record).
         type: str
         default: /
+      entry:
+        description: Name of the job in the file of V(record).
+        type: str
       accept:
         description: HTTP status codes that are good.
         type: list
@@ -144,7 +150,7 @@ options:
         type: str
         default: value
       warn:
-        description: The number above which the component is degraded; of V(maintenance) minutes.
+        description: The number above which the component is degraded; of V(maintenance) minutes, of V(record) hours.
         type: float
       fail:
         description: The number above which the component has failed.
@@ -295,6 +301,7 @@ NEEDED = {
     "metrics": [*_NETWORK, "path", "metric"],
     "postgresql": [*_NETWORK, "user", "password", "database", "query"],
     "maintenance": [*_NETWORK, "user", "password", "database", "warn"],
+    "record": ["path", "entry", "warn"],
     "pgbouncer": [*_NETWORK, "user", "password", "database"],
     "redis": _NETWORK,
     "sentinel": ["port", "sentinels", "primary", "instances"],
@@ -322,6 +329,7 @@ def argument_spec() -> dict[str, Any]:
         "port": {"type": "int"},
         "timeout": {"type": "float", "default": 5},
         "path": {"type": "str", "default": "/"},
+        "entry": {"type": "str"},
         "accept": {"type": "list", "elements": "int", "default": [200]},
         "json_field": {"type": "str"},
         "json_states": {"type": "dict", "default": {"healthy": "ok", "ok": "ok", "degraded": "degraded"}},
