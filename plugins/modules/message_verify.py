@@ -129,11 +129,12 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
 
 def _changed(table: LegacyTable, target: psycopg.Connection[Any], since: str | None) -> list[Window]:
     """The windows, without those that are as they were when they were copied, before `since`."""
+    windows: list[Window] = table.windows()
     if since is None:
-        return table.windows()
+        return windows
     query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s AND copied_at < %s"
     known = dict(target.execute(query, [table.name, since]).fetchall())
-    return [window for window in table.windows() if known.get(window.start) != window.checksum]
+    return [window for window in windows if known.get(window.start) != window.checksum]
 
 
 def _from(windows: list[Window], begin: str | None) -> list[Window]:

@@ -29,7 +29,7 @@ from tests.legacy.session import HIGHEST_PORT
 from tests.legacy.tables import Shape
 from tools.simulator import Simulator
 
-from telegram_stack.telegram.gramjs import to_telethon
+from telegram_stack.telegram.string_session import to_telethon
 
 MESSAGES = 2_400
 TOKEN = "legacy-token"

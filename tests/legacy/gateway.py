@@ -28,7 +28,7 @@ from tests.legacy.settings import FAILURE_QUEUE, SESSION, Settings
 from tests.legacy.store import Found, Store
 
 from telegram_stack.observability.http import serve
-from telegram_stack.telegram.gramjs import to_telethon
+from telegram_stack.telegram.string_session import to_telethon
 
 log = logging.getLogger("legacy-gateway")
 

@@ -23,7 +23,7 @@ class State:
         self.path = path
 
     def do(self, operation: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
-        given = {
+        given: dict[str, Any] = {
             "path": str(self.path),
             "operation": operation,
             "phase": None,
@@ -35,7 +35,7 @@ class State:
             "operator": ME,
             **options,
         }
-        return operate(given, check)
+        return dict(operate(given, check))
 
     def migrate(self, *phases: int) -> None:
         self.do("open")
