@@ -42,6 +42,7 @@ class Broker:
     start: Callable[[], None]
     stop: Callable[[], None]
     metrics_port: int = 0
+    management_port: int = 0
     running: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
     """The broker's process, if it runs."""
 
@@ -54,13 +55,13 @@ class Broker:
 
 
 @contextlib.contextmanager
-def rabbitmq(folder: Path, *, metrics: bool = False) -> Iterator[Broker]:
-    """A broker in `folder`, with a port mapper of its own; with `metrics` it serves them, which takes longer."""
+def rabbitmq(folder: Path, *, metrics: bool = False, management: bool = False) -> Iterator[Broker]:
+    """A broker in `folder`, with a port mapper of its own; to serve `metrics` or `management` takes it longer."""
     password, port, mapper, distribution = secrets.token_hex(8), free_port(), free_port(), free_port()
-    metrics_port = free_port()
+    metrics_port, management_port = free_port(), free_port()
     right = {"user": USER, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}
     definitions = {
-        "users": [{"name": USER, "password": password, "tags": ""}],
+        "users": [{"name": USER, "password": password, "tags": "monitoring" if management else ""}],
         "vhosts": [{"name": VHOST}],
         "permissions": [right],
     }
@@ -69,8 +70,15 @@ def rabbitmq(folder: Path, *, metrics: bool = False) -> Iterator[Broker]:
         f"listeners.tcp.1 = 127.0.0.1:{port}\nload_definitions = {folder / 'definitions.json'}\n"
         "log.console = true\nlog.file = false\n"
         + (f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics_port}\n" if metrics else "")
+        + (
+            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n"
+            "collect_statistics_interval = 500\n"
+            if management
+            else ""
+        )
     )
-    (folder / "enabled_plugins").write_text("[rabbitmq_prometheus]." if metrics else "[].")
+    plugins = ["rabbitmq_prometheus"] * metrics + ["rabbitmq_management"] * management
+    (folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].")
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -101,7 +109,7 @@ def rabbitmq(folder: Path, *, metrics: bool = False) -> Iterator[Broker]:
         process.terminate()
         process.wait(timeout=60)
 
-    broker = Broker(port, password, start, stop, metrics_port, running)
+    broker = Broker(port, password, start, stop, metrics_port, management_port, running)
     port_mapper = subprocess.Popen(["epmd", "-port", str(mapper), "-address", "127.0.0.1"], env=environment)
     try:
         start()

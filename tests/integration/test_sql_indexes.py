@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from tests.integration import servers
+
+from telegram_stack.gateway import stored
 
 QUERIES = {
     "messages_pkey": "SELECT * FROM telegram.messages WHERE channel_id = -1000000000007"
@@ -47,6 +51,9 @@ SELECT 'c' || n % 2, 1, n, 1, 'r', '{}', 3, CASE WHEN n % 100 > 0 THEN now() END
 INSERT INTO telegram.legacy_ids SELECT n, -1000000000000 - n % 200, n, now() FROM generate_series(1, 20000) AS n;
 SELECT * FROM telegram.maintain_search();
 """
+
+NOW = datetime.now(UTC)
+AGO = NOW - timedelta(days=10)
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +96,23 @@ def test_a_published_state_is_updated_in_its_place(filled: psycopg.Connection[An
     filled.execute("SELECT pg_stat_force_next_flush()")
     after = filled.execute("SELECT pg_stat_get_tuples_hot_updated('telegram.processing'::regclass)").fetchone()
     assert before is not None and after is not None and after[0] == before[0] + 1
+
+
+@pytest.mark.requirement("GW-15")
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        (stored.SPAN, {"channel": -1000000000007, "below": None}),
+        (stored.SPAN, {"channel": -1000000000007, "below": 149_000}),
+        (stored.KEYS, {"channel": -1000000000007, "first": 130_000, "last": 150_000}),
+        (stored.ADOPTED, {"channel": -1000000000007, "first": 1, "last": 20_000, "earliest": AGO, "latest": NOW}),
+    ],
+)
+def test_where_a_channel_begins_costs_a_few_pages(
+    filled: psycopg.Connection[Any], query: str, key: dict[str, Any]
+) -> None:
+    plan = "\n".join(line for (line,) in filled.execute(f"EXPLAIN (ANALYZE, BUFFERS) {query}".encode(), key))
+    assert not re.search(r"Seq Scan on (message_keys|messages_\d+ .*rows=[1-9]\d)", plan), plan
+    found = re.search(r"Buffers: shared (?:hit=(\d+))?(?: ?read=(\d+))?", plan)
+    assert found
+    assert sum(int(pages) for pages in found.groups(default="0")) < 1000, plan
