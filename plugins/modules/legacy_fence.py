@@ -331,6 +331,8 @@ def main() -> None:
         required_if=[("state", "present", ["word"])],
         supports_check_mode=True,
     )
+    if module.params["state"] == "present" and not module.params["word"]:
+        module.fail_json(msg="word is empty: everybody would have it. Give telegram_secrets.legacy_feed_word.")
     try:
         with connect(module, prefix="source") as connection:
             try:
