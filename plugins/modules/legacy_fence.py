@@ -17,8 +17,8 @@ description:
     O(signals_table).
   - The feed is let through by the word that its sessions carry in the setting C(telegram_stack.feed). The database
     keeps only the word's hash. It keeps accidents out, not a superuser who means to write.
-  - Both directions wait for transactions that have written (O(state=absent): also read) the tables, for
-    O(wait_seconds) at most; then nothing is changed and the error names who is in the way.
+  - Both directions wait for transactions that have written the tables, V(absent) also for those that have read them.
+    After O(wait_seconds) nothing is changed and the error names who is in the way.
   - Rows written directly to a partition or chunk are not seen; none of the legacy programs does that.
 options:
   state:
