@@ -6,9 +6,9 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options of `plugins/module_utils/legacy_source.py`."""
+    """Options of `plugins/module_utils/legacy_source.py`: all of them, and those of a run window by window."""
 
-    CONNECTION = r"""
+    DOCUMENTATION = r"""
 options:
   source_host:
     description:
@@ -43,9 +43,8 @@ notes:
   - Connect to the server itself, not through PgBouncer.
 """
 
-    DOCUMENTATION = (
-        CONNECTION.partition("notes:")[0]
-        + r"""
+    WINDOWS = r"""
+options:
   seconds:
     description:
       - How long one run works, at least one window. Looking the windows up comes before and is not counted.
@@ -56,7 +55,4 @@ notes:
       - Role that owns the schema and is worked as.
     type: str
     default: telegram_owner
-notes:
-  - Connect to the server itself, not through PgBouncer.
 """
-    )

@@ -74,7 +74,7 @@ class Shape:
 
 
 def legacy_connection_argument_spec() -> dict[str, dict[str, Any]]:
-    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source.connection`."""
+    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source`."""
     return {
         "source_host": {"type": "str", "required": True},
         "source_port": {"type": "int", "default": 5432},
@@ -86,7 +86,7 @@ def legacy_connection_argument_spec() -> dict[str, dict[str, Any]]:
 
 
 def source_argument_spec() -> dict[str, dict[str, Any]]:
-    """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source`."""
+    """The same with those of its part `windows`."""
     return {
         **legacy_connection_argument_spec(),
         "seconds": {"type": "float", "default": 20},

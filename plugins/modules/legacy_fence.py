@@ -48,7 +48,7 @@ options:
 requirements:
   - psycopg >= 3.1 on the managed host (Debian package C(python3-psycopg))
 extends_documentation_fragment:
-  - tradingsystem.telegram_stack.legacy_source.connection
+  - tradingsystem.telegram_stack.legacy_source
 attributes:
   check_mode:
     description: Changes nothing.
