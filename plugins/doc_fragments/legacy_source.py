@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options of `plugins/module_utils/legacy_source.py`: all of them, and those of a run window by window."""
+    """Options of `plugins/module_utils/legacy_source.py`."""
 
     DOCUMENTATION = r"""
 options:
@@ -22,7 +22,7 @@ options:
     default: 5432
   source_user:
     description:
-      - Role to log in as. To read, it needs C(SELECT) on O(source_table) alone.
+      - Role to read as. It needs C(SELECT) on O(source_table) alone.
     type: str
     required: true
   source_password:
@@ -39,12 +39,6 @@ options:
       - The legacy table of messages, with its schema.
     type: str
     default: telegram_gateway.messages
-notes:
-  - Connect to the server itself, not through PgBouncer.
-"""
-
-    WINDOWS = r"""
-options:
   seconds:
     description:
       - How long one run works, at least one window. Looking the windows up comes before and is not counted.
@@ -55,4 +49,6 @@ options:
       - Role that owns the schema and is worked as.
     type: str
     default: telegram_owner
+notes:
+  - Connect to the server itself, not through PgBouncer.
 """

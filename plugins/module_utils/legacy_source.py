@@ -73,7 +73,7 @@ class Shape:
         )
 
 
-def legacy_connection_argument_spec() -> dict[str, dict[str, Any]]:
+def source_argument_spec() -> dict[str, dict[str, Any]]:
     """Options of the documentation fragment `tradingsystem.telegram_stack.legacy_source`."""
     return {
         "source_host": {"type": "str", "required": True},
@@ -82,13 +82,6 @@ def legacy_connection_argument_spec() -> dict[str, dict[str, Any]]:
         "source_password": {"type": "str", "no_log": True},
         "source_db": {"type": "str", "required": True},
         "source_table": {"type": "str", "default": "telegram_gateway.messages"},
-    }
-
-
-def source_argument_spec() -> dict[str, dict[str, Any]]:
-    """The same with those of its part `windows`."""
-    return {
-        **legacy_connection_argument_spec(),
         "seconds": {"type": "float", "default": 20},
         "owner": {"type": "str", "default": "telegram_owner"},
     }

@@ -27,6 +27,35 @@ options:
     type: str
     choices: [present, absent, read]
     default: present
+  source_host:
+    description:
+      - Address of the legacy server as the managed host reaches it, or the folder of its local socket.
+    type: str
+    required: true
+  source_port:
+    description:
+      - Port of the legacy server.
+    type: int
+    default: 5432
+  source_user:
+    description:
+      - Role to log in as.
+    type: str
+    required: true
+  source_password:
+    description:
+      - Password of O(source_user), where the server asks for one.
+    type: str
+  source_db:
+    description:
+      - The legacy database.
+    type: str
+    required: true
+  source_table:
+    description:
+      - The legacy table of messages, with its schema.
+    type: str
+    default: telegram_gateway.messages
   signals_table:
     description:
       - The legacy consumer's table of signals, with its schema, where that is in the same database.
@@ -47,8 +76,6 @@ options:
     default: 10
 requirements:
   - psycopg >= 3.1 on the managed host (Debian package C(python3-psycopg))
-extends_documentation_fragment:
-  - tradingsystem.telegram_stack.legacy_source
 attributes:
   check_mode:
     description: Changes nothing.
@@ -60,6 +87,7 @@ attributes:
     description: A second run changes nothing.
     support: full
 notes:
+  - Connect to the server itself, not through PgBouncer.
   - O(source_user) has to own the tables and may create a schema, or be a superuser; V(read) only needs to see them.
 author:
   - Telegram hybrid stack maintainers (@tradingsystem)
@@ -123,9 +151,6 @@ import hashlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
-    legacy_connection_argument_spec,
-)
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
     Unreachable,
     connect,
@@ -322,7 +347,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent", "read"], "default": "present"},
-            **legacy_connection_argument_spec(),
+            "source_host": {"type": "str", "required": True},
+            "source_port": {"type": "int", "default": 5432},
+            "source_user": {"type": "str", "required": True},
+            "source_password": {"type": "str", "no_log": True},
+            "source_db": {"type": "str", "required": True},
+            "source_table": {"type": "str", "default": "telegram_gateway.messages"},
             "signals_table": {"type": "str"},
             "word": {"type": "str", "no_log": True},
             "wait_seconds": {"type": "float", "default": 5},

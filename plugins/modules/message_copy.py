@@ -30,7 +30,6 @@ options:
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
-  - tradingsystem.telegram_stack.legacy_source.windows
 attributes:
   check_mode:
     description: Copies nothing and tells what there is to copy.

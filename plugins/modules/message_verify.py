@@ -25,7 +25,6 @@ options:
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
-  - tradingsystem.telegram_stack.legacy_source.windows
 attributes:
   check_mode:
     description: The same, as nothing is changed.
