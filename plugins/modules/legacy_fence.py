@@ -17,8 +17,8 @@ description:
     O(signals_table).
   - The feed is let through by the word that its sessions carry in the setting C(telegram_stack.feed). The database
     keeps only the word's hash. It keeps accidents out, not a superuser who means to write.
-  - Both directions wait for transactions that have written (O(state=absent): also read) the tables, for
-    O(wait_seconds) at most; then nothing is changed and the error names who is in the way.
+  - Both directions wait for transactions that have written the tables, V(absent) also for those that have read them.
+    After O(wait_seconds) nothing is changed and the error names who is in the way.
   - Rows written directly to a partition or chunk are not seen; none of the legacy programs does that.
 options:
   state:
@@ -52,8 +52,6 @@ options:
     default: 10
 requirements:
   - psycopg >= 3.1 on the managed host (Debian package C(python3-psycopg))
-extends_documentation_fragment:
-  - tradingsystem.telegram_stack.legacy_source.connection
 attributes:
   check_mode:
     description: Changes nothing.
@@ -65,6 +63,7 @@ attributes:
     description: A second run changes nothing.
     support: full
 notes:
+  - Connect to the server itself, not through PgBouncer.
   - O(source_user) has to own the tables and may create a schema, or be a superuser; V(read) only needs to see them.
 author:
   - Telegram hybrid stack maintainers (@tradingsystem)
@@ -337,6 +336,8 @@ def main() -> None:
         required_if=[("state", "present", ["word"])],
         supports_check_mode=True,
     )
+    if module.params["state"] == "present" and not module.params["word"]:
+        module.fail_json(msg="word is empty: everybody would have it. Give telegram_secrets.legacy_feed_word.")
     try:
         with connect(module, prefix="source") as connection:
             try:

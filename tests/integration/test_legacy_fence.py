@@ -140,7 +140,7 @@ def test_who_is_in_the_way_is_named_and_nothing_is_changed(server: Postgres) -> 
     [
         ({"source_table": "legacy.posts"}, "There is no table legacy.posts in database"),
         ({"signals_table": "legacy.signals"}, "Name it in signals_table, with its schema"),
-        ({"word": None}, "state is present but all of the following are missing: word"),
+        ({"word": ""}, "word is empty: everybody would have it"),
     ],
 )
 def test_a_wrong_call_says_so(server: Postgres, options: dict[str, Any], words: str) -> None:
