@@ -23,7 +23,7 @@ import pytest
 from tests.integration import modules, npm, servers
 from tests.integration.modules import success
 from tests.integration.servers import ROOT, Postgres, free_port, wait_until
-from tests.legacy import data, ledger, tables, telegram
+from tests.legacy import consumer, data, ledger, tables, telegram
 from tests.legacy.ledger import Account
 from tests.legacy.session import HIGHEST_PORT
 from tests.legacy.tables import Shape
@@ -57,6 +57,13 @@ class Legacy:
     @property
     def url(self) -> str:
         return f"postgresql://postgres:{self.server.password}@127.0.0.1:{self.server.port}/legacy"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the modules that copy from here to the stack's database."""
+        there = {"login_host": "127.0.0.1", "login_port": self.server.port, "login_password": self.server.password}
+        source = {name.replace("login", "source"): value for name, value in there.items()}
+        return {**there, **source, "source_user": "postgres", "source_db": "legacy"}
 
     def connect(self) -> psycopg.Connection[Any]:
         return self.server.connect(database="legacy")
@@ -174,25 +181,38 @@ def test_the_data_have_every_defect_and_the_migration_copes(legacy: Legacy, seed
     defects = "only_in_failure_queue duplicates deleted resurrected undated older_than_retention contaminated junk"
     assert all(counts[name] > 0 for name in defects.split()), counts
     assert counts["rows"] == counts["stored"] + counts["duplicates"] + counts["junk"]
-    there = {"login_host": "127.0.0.1", "login_port": legacy.server.port, "login_password": legacy.server.password}
-    source = {name.replace("login", "source"): value for name, value in there.items()}
-    options = {**there, **source, "source_user": "postgres", "source_db": "legacy"}
-    said = success(modules.run("message_copy", options))
+    said = success(modules.run("message_copy", legacy.options))
     assert {name: said["counts"][name] for name in ("given", "duplicates", "quarantined", "deleted")} == {
         "given": counts["rows"],
         "duplicates": counts["duplicates"],
         "quarantined": counts["junk"],
         "deleted": counts["deleted"],
     }
-    assert success(modules.run("message_verify", options))["differences"] == []
+    assert success(modules.run("message_verify", legacy.options))["differences"] == []
     with (seeded[1] / "recent.csv").open(newline="") as file:
-        known = {(int(row["channel_id"]), int(row["message_id"])) for row in csv.DictReader(file)}
-    published = ledger.published_since(telegram.Control(legacy.simulator.control), 0.0)
+        published = {
+            (int(row["channel_id"]), int(row["message_id"])): ledger.Published(row["text"], row["deleted"] == "1")
+            for row in csv.DictReader(file)
+        }
     with legacy.server.connect() as connection:
         rows = ledger.our_rows(connection, 0.0)
-    found = ledger.account({key: published[key] for key in known}, rows, Counter())
+    found = ledger.account(published, rows, Counter())
     assert found.published > MESSAGES / 2
     assert (found.lost, found.different, found.undeleted, found.doubled) == ([], [], [], [])
+
+
+@PROGRAMS
+def test_the_consumer_can_go_on_with_the_new_database(legacy: Legacy) -> None:
+    success(modules.run("message_copy", legacy.options))
+    with legacy.server.connect() as ours, legacy.connect() as signals:
+        waiting = {
+            key for key, rows in ledger.our_rows(ours, 0.0).items() if not (rows[0].deleted or rows[0].processed)
+        }
+        before = ledger.our_rows(ours, 0.0)
+        assert sum(iter(lambda: consumer.poll(ours, signals), 0)) == len(waiting) >= 3 * telegram.CHANNELS - 10
+        after = ledger.our_rows(ours, 0.0)
+    assert {key for key, rows in after.items() if rows != before[key]} == waiting
+    assert all(after[key][0].processed for key in waiting)
 
 
 @PROGRAMS
