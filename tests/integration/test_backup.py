@@ -238,6 +238,26 @@ def test_a_legacy_system_is_archived_and_read_back(stack: Stack) -> None:
         legacy.make(stack.settings, "phase1", [], source, ["telegram.nothing"])
 
 
+def test_a_file_that_grows_while_it_is_archived_is_whole_up_to_where_it_was(stack: Stack) -> None:
+    queue = stack.folder / "failure-queue.jsonl"
+    stop = threading.Event()
+
+    def grow() -> None:
+        with queue.open("a") as file:
+            while not stop.is_set():
+                file.write("{}\n")
+                file.flush()
+
+    queue.write_text("{}\n" * 1000)
+    growing = threading.Thread(target=grow)
+    growing.start()
+    try:
+        assert list(legacy.make(stack.settings, "queue", [str(queue)], {}, [])["files"]) == [str(queue)]
+    finally:
+        stop.set()
+        growing.join()
+
+
 def test_a_server_that_cannot_recover_says_why(stack: Stack) -> None:
     data = stack.fresh("unreachable")
     PgBackRest(stack.database).restore(data, PgBackRest(stack.database).backups()[-1]["label"], "no-such-point")

@@ -1,6 +1,6 @@
 """Runs migrate.yml again and again, killed (-9) once at each point, until it ends by itself.
 
-    python -m tests.legacy.kills --inventory .cache/molecule/inventory
+python -m tests.legacy.kills --inventory .cache/molecule/inventory
 """
 
 from __future__ import annotations
