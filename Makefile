@@ -30,7 +30,7 @@ targets-ready: # needs no virtual environment: a machine that cannot is told so 
 	@$(PYTHON) -m tools.targets check >/dev/null 2>&1 || \
 		{ $(PYTHON) -m tools.targets install && $(PYTHON) -m tools.targets check >/dev/null; }
 
-test: test-unit sanity integration faults-short molecule ## Lint, unit tests, integration tests and the molecule scenarios (what CI runs)
+test: test-unit sanity integration faults-short molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
 
 test-unit: $(READY) ## Lint, types and unit tests, no server needed
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint unit
@@ -75,6 +75,9 @@ benchmark-database: $(READY) servers-ready ## Measure the database against the l
 
 molecule: $(READY) targets-ready
 	molecule test --scenario-name default
+
+.PHONY: molecule-migrate
+molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack and back on a host of its own (not yet part of `make test`)
 	molecule test --scenario-name migrate
 
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-IDS_PER_WINDOW = 10_000
+ROWS_PER_WINDOW = 10_000
+"""Of a plain table as many numbers; of a hypertable as many rows at most, where they do not all come in one minute."""
 
 _TIMES = (
     "received_at", "telegram_date", "published_at", "failed_at", "queued_at", "reprocess_requested_at",
@@ -46,31 +47,42 @@ class Shape:
 
     @property
     def windows(self) -> str:
-        """A query of all windows in their order: start as text, rows, checksum of the rows as text."""
-        start = self._start
+        """A query of all windows in their order: name, rows, checksum of the rows as text.
+
+        A plain table's window is named by its first number through that of a window, a hypertable's by its length
+        and its begin: the longest of day, hour and minute that holds few enough rows.
+        """
+        if self.divider == "id":
+            start = f"floor(r.id / {ROWS_PER_WINDOW}.0)::bigint"
+            return (
+                f"SELECT {start}::text, count(*), sum(hashtextextended(r::text, 0))::text"  # noqa: S608 - names of columns
+                f" FROM {self.table} AS r GROUP BY {start} ORDER BY {start}"
+            )
         return (
-            f"SELECT {start}::text, count(*), sum(hashtextextended(r::text, 0))::text"  # noqa: S608 - names of columns
-            f" FROM {self.table} AS r GROUP BY {start} ORDER BY {start}"
+            "WITH minutes AS ("  # noqa: S608 - names of columns
+            "SELECT date_trunc('minute', r.created_at) AS at, count(*) AS rows,"
+            " sum(hashtextextended(r::text, 0)) AS sum"
+            f" FROM {self.table} AS r GROUP BY 1), lengths AS (SELECT *, CASE"
+            f" WHEN sum(rows) OVER (PARTITION BY date_trunc('day', at)) <= {ROWS_PER_WINDOW} THEN 'day'"
+            f" WHEN sum(rows) OVER (PARTITION BY date_trunc('hour', at)) <= {ROWS_PER_WINDOW} THEN 'hour'"
+            " ELSE 'minute' END AS length FROM minutes)"
+            " SELECT length || ' ' || date_trunc(length, at)::text, sum(rows)::bigint, sum(sum)::text FROM lengths"
+            " GROUP BY length, date_trunc(length, at) ORDER BY date_trunc(length, at)"
         )
 
     def rows(self, start: str) -> str:
-        """A query of the rows of the window that begins at `start`, given as SQL quotes it."""
+        """A query of the rows of the window that is named `start`, one of `windows`."""
         if self.divider == "id":
-            low = f"{start}::bigint * {IDS_PER_WINDOW}"
-            where = f"r.id >= {low} AND r.id < {low} + {IDS_PER_WINDOW}"
+            low = f"{int(start)} * {ROWS_PER_WINDOW}::bigint"
+            where = f"r.id >= {low} AND r.id < {low} + {ROWS_PER_WINDOW}"
         else:  # the last condition alone would be right, and read the whole table; infinity has no day behind it
-            begin = f"{start}::{self.divider}"
+            length, _, time = start.partition(" ")
+            begin = f"'{time}'::{self.divider}"
             where = (
-                f"r.created_at >= {begin} AND r.created_at <= {begin} + interval '1 day'"
-                f" AND date_trunc('day', r.created_at) = {begin}"
+                f"r.created_at >= {begin} AND r.created_at <= {begin} + interval '1 {length}'"
+                f" AND date_trunc('{length}', r.created_at) = {begin}"
             )
         return f"SELECT {self.selected} FROM {self.table} AS r WHERE {where}"  # noqa: S608 - as above
-
-    @property
-    def _start(self) -> str:
-        return (
-            f"floor(r.id / {IDS_PER_WINDOW}.0)::bigint" if self.divider == "id" else "date_trunc('day', r.created_at)"
-        )
 
 
 def source_connection_argument_spec() -> dict[str, dict[str, Any]]:

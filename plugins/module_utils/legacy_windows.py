@@ -25,6 +25,7 @@ with contextlib.suppress(ImportError):  # connect() says it
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from ansible.module_utils.basic import AnsibleModule
 
@@ -64,13 +65,18 @@ class LegacyTable:
             )
         self.shape: Shape = shape(table, columns)
 
+    def at_one_moment(self) -> AbstractContextManager[Any]:
+        """As long as it lasts, windows and rows are read as they were at its first reading."""
+        self._source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        return self._source.transaction()
+
     def windows(self) -> list[Window]:
         """All windows in their order."""
         return [Window(*found) for found in self._source.execute(self.shape.windows.encode())]
 
     def bring(self, window: Window, target: psycopg.Connection[Any]) -> None:
         """Put the window's rows into `legacy_rows` of `target`, in a transaction there. Raises psycopg.Error."""
-        query = self.shape.rows(sql.Literal(window.start).as_string(self._source))
+        query = self.shape.rows(window.start)
         with (
             self._source.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as given,
             target.cursor().copy(b"COPY legacy_rows FROM STDIN") as taken,

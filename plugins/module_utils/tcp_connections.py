@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
 PROC = Path("/proc")
 _ESTABLISHED = "01"
@@ -27,10 +27,15 @@ class Connection(NamedTuple):
     port: int
 
 
-def connections_to(addresses: Iterable[str], proc: Path = PROC) -> list[Connection]:
-    """Every established TCP connection of this host to one of `addresses` (IPv4 or IPv6, in figures)."""
+def connections_to(addresses: Iterable[str], ports: Container[int], proc: Path = PROC) -> list[Connection]:
+    """Every established TCP connection of this host to one of `addresses` (IPv4 or IPv6, in figures) and `ports`."""
     wanted = {ipaddress.ip_address(address) for address in addresses}
-    found = {inode: remote for table in _tables(proc) for inode, remote in established(table) if remote[0] in wanted}
+    found = {
+        inode: (address, port)
+        for table in _tables(proc)
+        for inode, (address, port) in established(table)
+        if address in wanted and port in ports
+    }
     if not found:
         return []
     owners = dict(_owners(proc, set(found)))

@@ -12,7 +12,7 @@ version_added: 0.1.0
 description:
   - Puts triggers on the legacy tables that refuse every insert, update, delete and truncate, whoever asks. Revoking
     rights would not bind the legacy role, which is often a superuser; these triggers fire for it, and in a session of
-    a replica too.
+    a replica too, but for a hypertable, whose triggers cannot be set so.
   - Fenced are the table of O(source_table), C(channels) and C(forwarding_rules) of its schema where they exist, and
     O(signals_table).
   - The feed is let through by the word that its sessions carry in the setting C(telegram_stack.feed). The database
@@ -164,7 +164,7 @@ ORDER BY given.place
 _FENCED = """
 SELECT count(*) > 0 FROM pg_trigger AS t
 JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
-WHERE t.tgrelid = %s::regclass AND t.tgname = %s AND t.tgenabled = 'A' AND t.tgtype = 62
+WHERE t.tgrelid = %s::regclass AND t.tgname = %s AND t.tgenabled IN ('A', 'O') AND t.tgtype = 62
   AND n.nspname = %s AND (%s::text IS NULL OR p.prosrc = %s)
 """
 # Whose type or state is hidden counts as well: what cannot be seen is not absent.
@@ -251,7 +251,8 @@ class Fence:
                         f"CREATE TRIGGER {_TRIGGER} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}"
                         f" FOR EACH STATEMENT EXECUTE FUNCTION {function}"
                     )
-                self._run(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {_TRIGGER}")
+                with contextlib.suppress(psycopg.errors.FeatureNotSupported), self._connection.transaction():
+                    self._run(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {_TRIGGER}")  # no hypertable can
 
     def open(self) -> None:
         """Remove the fence from all tables. Raises FenceError and psycopg.Error."""

@@ -60,6 +60,11 @@ options:
     type: list
     elements: str
     default: []
+  telegram_ports:
+    description: The ports there that count.
+    type: list
+    elements: int
+    default: [80, 443, 5222]
   timeout:
     description: How many seconds processes and connections have to go.
     type: int
@@ -118,6 +123,7 @@ stopped_at:
 import datetime
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,8 +279,9 @@ def _wait(left: Any, timeout: float, message: str) -> None:
 
 def act(module: AnsibleModule) -> dict[str, Any]:
     """Bring the processes to the state. Raises ProcessError."""
-    given, state, addresses = module.params["processes"], module.params["state"], module.params["telegram_addresses"]
+    given, state = module.params["processes"], module.params["state"]
     timeout = module.params["timeout"]
+    connected = partial(connections_to, module.params["telegram_addresses"], module.params["telegram_ports"])
     drivers = {told["name"]: driver(module, told) for told in given}
     found = {name: one.read() for name, one in drivers.items()}
     running = [name for name in found if found[name]["running"]]
@@ -288,7 +295,7 @@ def act(module: AnsibleModule) -> dict[str, Any]:
         stopped_at = datetime.datetime.now(datetime.UTC)
         stop(drivers, running, timeout)
         _wait(
-            lambda: [f"{one.command} ({one.pid})" for one in connections_to(addresses)],
+            lambda: [f"{one.command} ({one.pid})" for one in connected()],
             timeout,
             "Somebody on this host is still connected to Telegram after {}: {}. It may use the same session, which two "
             "must never use at once: stop it, then run again.",
@@ -298,7 +305,7 @@ def act(module: AnsibleModule) -> dict[str, Any]:
     elif state == "started" and not module.check_mode:
         for name in idle:
             drivers[name].start()
-    result["connections"] = [connection._asdict() for connection in connections_to(addresses)]
+    result["connections"] = [connection._asdict() for connection in connected()]
     return result
 
 
@@ -325,6 +332,7 @@ def main() -> None:
             },
             "state": {"type": "str", "default": "read", "choices": ["read", "stopped", "started"]},
             "telegram_addresses": {"type": "list", "elements": "str", "default": []},
+            "telegram_ports": {"type": "list", "elements": "int", "default": [80, 443, 5222]},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,

@@ -13,8 +13,9 @@ description:
   - Reads the legacy table of messages, of whichever shape, and takes its rows over by the database's function
     C(telegram.adopt_legacy_rows). Duplicates become one message, what is no message goes to C(telegram.quarantine)
     with the reason.
-  - A window is a day of a hypertable, or 10,000 numbers of a plain table. It is committed together with its row in
-    C(telegram.copied_windows), so that a copy which was killed goes on with the next window.
+  - A window is 10,000 numbers of a plain table, or of a hypertable a day, an hour or a minute, so that it has 10,000
+    rows at most where that can be. It is committed together with its row in C(telegram.copied_windows), so that a copy
+    which was killed goes on with the next window.
   - One run works for about O(seconds), so that nothing depends on one long connection and each run can tell how far
     it is. Run it again until RV(complete).
   - A further run finds the windows that have changed at the source by checksums of the source's rows, and copies them
@@ -132,6 +133,7 @@ _RECORD = (
     " ON CONFLICT (source, window_start) DO UPDATE SET rows = excluded.rows, checksum = excluded.checksum,"
     " copied_at = now()"
 )
+_FORGET = "DELETE FROM telegram.copied_windows WHERE source = %s AND window_start <> ALL (%s)"
 _ANALYSE = "ANALYZE telegram.message_keys, telegram.processing, telegram.legacy_ids"
 
 
@@ -151,6 +153,8 @@ class Copy:
             self._alone()
             prepare(self._target)
         windows = self._table.windows()
+        if not self._check_mode:  # a day with many rows by now is told by its hours
+            self._target.execute(_FORGET, [self._table.name, [window.start for window in windows]])
         query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s"
         known = dict(self._target.execute(query, [self._table.name]).fetchall())
         waiting = [window for window in windows if known.get(window.start) != window.checksum]

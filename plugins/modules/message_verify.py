@@ -27,6 +27,12 @@ options:
       - A time, as a string with its zone. Only windows that were copied then or later are compared, and those that have
         changed at the source since they were copied.
     type: str
+  settled:
+    description:
+      - Compare only windows that are as they were when they were copied. For a source that is in use, where what has
+        been written since cannot be here.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
@@ -112,29 +118,33 @@ FROM telegram.compare_legacy_rows(%s)
 def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connection[Any]) -> dict[str, Any]:
     """Go through the windows until the time is up. Raises LegacyError and psycopg.Error."""
     prepare(target)
-    windows = _from(_changed(table, target, module.params["copied_since"]), module.params["begin"])
-    differences: list[dict[str, Any]] = []
-    rows = done = 0
-    for window in begun_within(module.params["seconds"], windows):
-        with target.transaction():
-            table.bring(window, target)
-            cursor = target.execute(_COMPARE, [table.name])
-            names = [column.name for column in cursor.description or []]
-            differences += [dict(zip(names, found, strict=True)) for found in cursor]
-        rows += window.rows
-        done += 1
+    with table.at_one_moment():
+        windows = _chosen(_from(table.windows(), module.params["begin"]), table.name, target, module.params)
+        differences: list[dict[str, Any]] = []
+        rows = done = 0
+        for window in begun_within(module.params["seconds"], windows):
+            with target.transaction():
+                table.bring(window, target)
+                cursor = target.execute(_COMPARE, [table.name])
+                names = [column.name for column in cursor.description or []]
+                differences += [dict(zip(names, found, strict=True)) for found in cursor]
+            rows += window.rows
+            done += 1
     told: dict[str, Any] = {"complete": done == len(windows), "rows": rows, "differences": differences}
     return told if told["complete"] else {**told, "next_window": windows[done].start}
 
 
-def _changed(table: LegacyTable, target: psycopg.Connection[Any], since: str | None) -> list[Window]:
-    """The windows, without those that are as they were when they were copied, before `since`."""
-    windows: list[Window] = table.windows()
-    if since is None:
-        return windows
-    query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s AND copied_at < %s"
-    known = dict(target.execute(query, [table.name, since]).fetchall())
-    return [window for window in windows if known.get(window.start) != window.checksum]
+def _chosen(windows: list[Window], name: str, target: psycopg.Connection[Any], params: dict[str, Any]) -> list[Window]:
+    """Those of `windows`, of the table `name`, that the options leave."""
+    since, settled = params["copied_since"], params["settled"]
+    query = "SELECT window_start, checksum, copied_at >= %s FROM telegram.copied_windows WHERE source = %s"
+    found = target.execute(query, [since, name]).fetchall()
+    as_copied = {(start, checksum): recently for start, checksum, recently in found}
+    if settled:
+        windows = [window for window in windows if (window.start, window.checksum) in as_copied]
+    if since is not None:
+        windows = [window for window in windows if as_copied.get((window.start, window.checksum), True)]
+    return windows
 
 
 def _from(windows: list[Window], begin: str | None) -> list[Window]:
@@ -166,6 +176,7 @@ def main() -> None:
             **source_argument_spec(),
             "begin": {"type": "str"},
             "copied_since": {"type": "str"},
+            "settled": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

@@ -39,6 +39,12 @@ FROM generate_series(1, {ROWS} + {ROWS} / 40) AS n
 CROSS JOIN LATERAL (SELECT CASE WHEN n > {ROWS} THEN (n - {ROWS}) * 40 ELSE n END AS m) AS k
 CROSS JOIN LATERAL (SELECT timestamptz '2026-01-01 00:00+00' + m * interval '5 minutes' AS at) AS t
 """  # noqa: S608 - numbers from above
+BUSY = """
+INSERT INTO telegram_gateway.messages (channel_id, message_id, text, telegram_date, created_at)
+SELECT -1000000009000, m, 'busy', at, at
+FROM generate_series(%s::bigint, %s::bigint) AS m
+CROSS JOIN LATERAL (SELECT timestamptz '2026-06-01 00:00+00' + m * interval '8 s' AS at) AS t
+"""
 RESULT = """
 SELECT count(*), count(DISTINCT channel_id), count(deleted_at), sum(hashtext(text)), sum((metadata ->> 'kept')::int)
 FROM telegram.messages
@@ -167,6 +173,7 @@ def test_only_what_was_copied_since_or_has_changed_is_compared(server: Postgres,
     source(server, "UPDATE telegram_gateway.messages SET text = 'newer' WHERE message_id::bigint = 15")
     said = verify(server, copied_since=since)
     assert "1 differing" in failure(said)
+    assert success(verify(server, settled=True))["complete"]  # of a source in use what was copied is right
     success(copy(server))
     one_window = success(verify(server, copied_since=since))["rows"]
     assert {"A": 288, "B": 9_999, "C": 9_999}[shape] - 30 <= one_window <= {"A": 330, "B": 10_000, "C": 10_000}[shape]
@@ -231,13 +238,34 @@ def test_a_wrong_source_is_named(server: Postgres, options: dict[str, Any], word
     assert "canary-secret" not in said
 
 
+def test_of_a_busy_day_only_the_hours_that_have_changed_are_copied_again(server: Postgres, shape: str) -> None:
+    def post(first: int, last: int) -> None:
+        with server.connect(database="tradingsystem") as connection:
+            connection.execute(BUSY.encode(), [first, last])
+
+    post(1, 9_000)
+    success(copy(server))
+    post(9_001, 10_600)  # more than a window has
+    success(copy(server))
+    source(
+        server,
+        "UPDATE telegram_gateway.messages SET text = 'changed' WHERE channel_id::text = '-1000000009000'"
+        " AND message_id::bigint = 7",
+    )
+    assert success(copy(server))["rows"]["copied"] <= {"A": 450, "B": 10_000, "C": 10_000}[shape]
+    days = one(server, "SELECT count(*) FROM telegram.copied_windows WHERE window_start LIKE 'day 2026-06-01%'")
+    assert days == (0,)
+    assert success(verify(server))["complete"]
+
+
 def look(server: Postgres, **options: Any) -> dict[str, Any]:
-    return success(modules.run("legacy_database_info", arguments(server, **options)))
+    given = {name: value for name, value in arguments(server, **options).items() if not name.startswith("login_")}
+    return success(modules.run("legacy_database_info", given))
 
 
 def test_what_the_old_database_is_and_what_stands_in_the_way(server: Postgres, shape: str) -> None:
     said = look(server)
-    assert said["rows"] == ROWS + ROWS // 40
+    assert said["rows"] == one(server, "SELECT count(*) FROM telegram_gateway.messages", "tradingsystem")[0]
     assert said["shape"] == {
         "read_by": "timestamp with time zone" if shape == "A" else "id",
         "unread_columns": [],

@@ -58,11 +58,12 @@ def test_established_connections_are_read_and_listeners_are_not() -> None:
 
 def test_who_is_connected_is_found_by_the_address_alone() -> None:
     with socket.create_server(("127.0.0.99", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        [found] = [one for one in connections_to(["127.0.0.99"]) if one.port == server.getsockname()[1]]
+        [found] = connections_to(["127.0.0.99"], [server.getsockname()[1]])
         assert found.address == "127.0.0.99"
         assert found.pid
         assert client.getpeername()[0] == "127.0.0.99"
-    assert connections_to(["127.0.0.98"]) == []
+        assert connections_to(["127.0.0.98"], range(65536)) == []
+        assert connections_to(["127.0.0.99"], [server.getsockname()[1] + 1]) == []
 
 
 def test_a_process_is_known_by_its_command_line_and_stopped(sleeper: subprocess.Popen[bytes]) -> None:
@@ -90,6 +91,7 @@ def test_a_process_that_goes_on_stops_the_migration(sleeper: subprocess.Popen[by
 def test_somebody_else_on_the_session_stops_the_migration(sleeper: subprocess.Popen[bytes]) -> None:
     with socket.create_server(("127.0.0.97", 0)) as server, socket.create_connection(server.getsockname()):
         given = {"processes": commands(sleeper), "telegram_addresses": ["127.0.0.97"], "timeout": 1}
+        given["telegram_ports"] = [server.getsockname()[1]]
         running = modules.start("legacy_processes", {**given, "state": "stopped"})
         sleeper.wait(20)
         assert "still connected to Telegram after 1 s" in failure(modules.answer(running))
