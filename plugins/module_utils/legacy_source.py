@@ -76,7 +76,7 @@ class Shape:
             low = f"{int(start)} * {ROWS_PER_WINDOW}::bigint"
             where = f"r.id >= {low} AND r.id < {low} + {ROWS_PER_WINDOW}"
         else:  # the last condition alone would be right, and read the whole table; infinity has no day behind it
-            length, _, time = start.partition(" ")
+            length, time = start.split(" ", 1)
             begin = f"'{time}'::{self.divider}"
             where = (
                 f"r.created_at >= {begin} AND r.created_at <= {begin} + interval '1 {length}'"

@@ -50,7 +50,7 @@ def established(table: str) -> Iterator[tuple[int, tuple[ipaddress.IPv4Address |
     for line in table.splitlines()[1:]:
         fields = line.split()
         if len(fields) > 9 and fields[3] == _ESTABLISHED:
-            address, _, port = fields[2].partition(":")
+            address, port = fields[2].split(":")
             yield int(fields[9]), (_address(address), int(port, 16))
 
 

@@ -52,6 +52,8 @@ options:
     default: 10
 requirements:
   - psycopg >= 3.1 on the managed host (Debian package C(python3-psycopg))
+extends_documentation_fragment:
+  - tradingsystem.telegram_stack.legacy_source.connection
 attributes:
   check_mode:
     description: Changes nothing.

@@ -189,7 +189,8 @@ class Container:
     def read(self) -> dict[str, Any]:
         """As `Unit.read`; `boot` is the container's restart policy."""
         template = "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}"
-        running, _, policy = self._command("inspect", "--format", template, self._name).strip().partition(" ")
+        said = self._command("inspect", "--format", template, self._name).strip()
+        running, policy = (*said.split(" ", 1), "")[:2]
         if running not in ("true", "false"):
             raise ProcessError(f"{self._engine} does not say whether container {self._name} runs, but {running!r}.")
         return {"running": running == "true", "boot": policy}

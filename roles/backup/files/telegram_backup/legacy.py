@@ -137,7 +137,7 @@ def _export_table(connection: psycopg.Connection[Any], table: str, folder: Path)
     columns = connection.execute(_COLUMNS, [name.as_string(connection)]).fetchall()
     if not columns:
         raise BackupError(f"table {table} has no columns to read")
-    listed = sql.SQL(", ").join(sql.Identifier(column) for column, _ in columns)
+    listed = sql.SQL(", ").join(sql.Identifier(column) for column, _kind in columns)
     row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
     file = folder / f"{re.sub('[^A-Za-z0-9_.-]', '_', table)}.copy"
     digest = hashlib.sha256()
@@ -156,11 +156,11 @@ def _export_table(connection: psycopg.Connection[Any], table: str, folder: Path)
 
 def recreation(table: str, columns: Iterable[tuple[str, str]], file: str) -> str:
     """Statements for psql that make the table and load it, on any engine."""
-    schema, _, _ = table.rpartition(".")
+    schema = table.rpartition(".")[0]
     name = ".".join(map(_quoted, table.split(".")))
     lines = [f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)};"] if schema else []
     typed = ",\n".join(f"  {_quoted(column)} {kind}" for column, kind in columns)
-    names = ", ".join(_quoted(column) for column, _ in columns)
+    names = ", ".join(_quoted(column) for column, _kind in columns)
     lines += [f"CREATE TABLE {name} (\n{typed}\n);", f"\\copy {name} ({names}) FROM '{file}'"]
     return "\n".join(lines) + "\n"
 

@@ -127,7 +127,8 @@ class Recovery:
 def limits(controldata: str) -> dict[str, str]:
     """Settings that a standby needs, from what pg_controldata prints. Raises BackupError."""
     printed = {
-        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in controldata.splitlines())
+        name.strip(): value.strip()
+        for name, _colon, value in (line.partition(":") for line in controldata.splitlines())
     }
     try:
         return {setting: printed[name] for setting, name in _LIMITS.items()}

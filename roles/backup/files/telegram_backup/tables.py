@@ -58,7 +58,7 @@ def contents_at(connection: psycopg.Connection[Any], other: psycopg.Connection[A
     Writers wait for the few milliseconds between the snapshot of `connection` and the restore point that `other` sets;
     they do not wait while the tables are read. Raises BackupError where long transactions keep the tables.
     """
-    for _ in range(ATTEMPTS):
+    for _attempt in range(ATTEMPTS):
         with contextlib.suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected), other.transaction():
             # In a deadlock it is this transaction that ends, and writers are not kept long.
             other.execute("SET LOCAL deadlock_timeout = '10ms'; SET LOCAL lock_timeout = '1s'")
