@@ -1,4 +1,4 @@
-"""What the gateway's port is asked for, by commands too: the program before a simulated Telegram, without stores."""
+"""What the gateway's port is asked for, by commands too: the program before a simulated Telegram, without brokers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,19 +14,24 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 from tests.integration import test_gateway_program as programs
-from tests.integration.servers import free_port
+from tests.integration.servers import Postgres, free_port
 from tests.integration.test_gateway_program import Gateway as Program
 from tests.integration.test_gateway_program import Telegram, supervisor, wait
 
 from telegram_stack.events import decode
 
+pytestmark = programs.pytestmark
 telegram = programs.telegram
+database = programs.database
 KEY = "a made-up key"
 TOKEN = "a-token"
 
 
+@dataclass
 class Gateway(Program):
     """Asks with the token."""
+
+    database: int = 0
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers=self.headers, timeout=10)
@@ -43,17 +49,18 @@ class Gateway(Program):
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """The gateway as a program, without stores: they are no part of this."""
+def gateway(tmp_path: Path, database: Postgres) -> Iterator[Gateway]:
+    """The gateway as a program, without brokers: they are no part of this. The database says what there is already."""
     folder = tmp_path / "gateway"
     (folder / "credentials").mkdir(parents=True)
     (folder / "state").mkdir(mode=0o700)
     secrets = {"session-key": Fernet.generate_key().decode(), "push-key": KEY, "token": TOKEN}
-    for name in ("api-hash", "postgres-password", "redis-password"):
-        secrets[name] = "0" * 32
+    secrets |= {"api-hash": "0" * 32, "postgres-password": database.password, "redis-password": "0" * 32}
     for name, value in secrets.items():
         (folder / "credentials" / name).write_text(value)
-    found = Gateway(folder, free_port())
+    with database.connect() as connection:
+        connection.execute("TRUNCATE telegram.messages, telegram.message_keys, telegram.tombstones")
+    found = Gateway(folder, free_port(), database=database.port)
     with supervisor(found):
         try:
             yield found
@@ -75,7 +82,7 @@ path = "{gateway.folder}/state/spool.db"
 reserve_mb = 1
 [database]
 user = "telegram_ingest"
-port = 9
+port = {gateway.database}
 password_file = "postgres-password"
 timeout = 1
 [queue]
