@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ from tests.integration import modules, servers
 from tests.integration.modules import failure, success
 from tests.integration.servers import Postgres
 
+OUTCOME = Path(__file__).resolve().parents[2] / "roles" / "migration" / "files" / "outcome.sql"
 ROWS = 24_000
 CHANNELS = 40
 SHAPES = {
@@ -126,6 +128,9 @@ def test_a_copy_in_several_runs_is_whole_and_a_further_one_has_nothing_to_do(ser
     assert one(server, "SELECT count(*) FROM telegram.legacy_ids") == (ROWS + ROWS // 40,)
     again = success(copy(server))
     assert (again["changed"], again["complete"], again["rows"]["copied"]) == (False, True, 0)
+    windows, rows, checksum, messages, duplicates, *_, merged, merges = one(server, OUTCOME.read_text())
+    assert (windows, rows, messages, duplicates, merged) == (first["windows"]["all"], 24_600, 24_000, 600, 600)
+    assert (len(checksum), len(merges), len(merges[0]["rows"])) == (32, 500, 2)
 
 
 def test_what_changes_at_the_source_comes_with_the_next_run_and_nothing_else(server: Postgres) -> None:
