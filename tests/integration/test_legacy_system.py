@@ -24,6 +24,7 @@ from tests.integration import modules, npm, servers
 from tests.integration.modules import success
 from tests.integration.servers import ROOT, Postgres, free_port, wait_until
 from tests.legacy import consumer, data, ledger, tables, telegram
+from tests.legacy.control import Control
 from tests.legacy.ledger import Account
 from tests.legacy.session import HIGHEST_PORT
 from tests.legacy.tables import Shape
@@ -117,7 +118,7 @@ class Legacy:
         wait_until(lambda: not self.simulator.ask("GET", "/load")["running"])
 
     def compare(self, since: float) -> Account:
-        control = telegram.Control(self.simulator.control)
+        control = Control(self.simulator.control)
         return ledger.compare(control, since, legacy=self.url, ours=None, signals=None)
 
 
@@ -228,7 +229,7 @@ def test_a_message_goes_from_telegram_to_its_signal_and_to_clients(legacy: Legac
         found = legacy.compare(since)
         assert (found.published, found.processed > 90) == (120, True)
         queue = [json.loads(line) for line in (legacy.folder / "data" / "failure-queue.jsonl").read_text().splitlines()]
-        live = ledger.published_since(telegram.Control(legacy.simulator.control), since)
+        live = ledger.published_since(Control(legacy.simulator.control), since)
         assert live.keys() <= {(int(entry["channelId"]), entry["messageId"]) for entry in queue}
         channel, number = max(key for key, message in live.items() if not message.deleted)
         wait_until(lambda: legacy.messages(limit=1).status_code == 200)
@@ -278,5 +279,5 @@ def low_port() -> int:
 
 def now(legacy: Legacy) -> float:
     """The moment after the last message."""
-    messages = telegram.Control(legacy.simulator.control).messages()
+    messages = Control(legacy.simulator.control).messages()
     return max(float(message["sent_at"]) for message in messages) + 1e-4

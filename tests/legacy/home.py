@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.legacy.settings import FAILURE_QUEUE, SESSION
 
 PHOTOS = Path("cache/photos")
-_MODULES = ("settings", "store", "gateway", "api", "consumer")
+_MODULES = ("settings", "store", "gateway", "api", "consumer", "control", "ledger")
 _FOLDERS = ("data", "cache", "cache/photos", ".session", "tests", "tests/legacy")
 
 

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import psycopg
-from tests.legacy.telegram import Control
+from tests.legacy.control import Control
 
 Key = tuple[int, int]
 _MARK = 10**12

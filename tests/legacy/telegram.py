@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import json
-import urllib.request
 from pathlib import Path
-from typing import Any
 
+from tests.legacy.control import Control
 from tests.legacy.session import gramjs
 
 from telegram_stack.simulator import photos
@@ -30,32 +28,6 @@ APART = 1009
 _PHOTOS = 4
 _EDITED = "ATIVO: PETR4\nCOMPRA: 28,50 a 29,10\nALVO FINAL: 33,00\nSTOP: 27,40\n(editado)"
 FIELDS = ("channel_id", "message_id", "sent_at", "text", "photo", "edited", "deleted")
-
-
-class Control:
-    """The simulator's control port."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address.rstrip("/")
-
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One request; the answer. Raises urllib.error.HTTPError when it is refused."""
-        request = urllib.request.Request(  # noqa: S310 - always http, to our own process
-            f"{self._address}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            return json.loads(answer.read())
-
-    def messages(self) -> list[dict[str, Any]]:
-        """Everything that was published, with its last text, and whether it is `deleted`."""
-        return [
-            {**message, "deleted": deleted}
-            for deleted in (False, True)
-            for message in self.ask("GET", f"/messages?text=true&deleted={str(deleted).lower()}")["messages"]
-        ]
 
 
 def first_id(place: int) -> int:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from telegram_stack.spool import Channel
-from telegram_stack.telegram.channels import Channels
+from telegram_stack.telegram.channels import Channels, Policy
 
 A, B = -1001, -1002
 
@@ -164,6 +164,18 @@ def test_registered_takes_the_active_ones_and_all_while_none_is_registered() -> 
     assert channels.register({A: True, B: False}) == []
     channels.register({})
     assert channels.accepts(-1003)
+
+
+@pytest.mark.requirement("GW-15")
+@pytest.mark.parametrize("policy", ["all", "registered"])
+def test_a_channel_that_is_known_from_the_registry_only_is_open_whatever_comes_live(policy: Policy) -> None:
+    """The registry may be there before the account's list, and a message between the two."""
+    channels = Channels({}, policy)
+    channels.register({A: True, B: True})
+    assert channels.live(A, [50], 60, 1) is None
+    channels.describe(A, 1, "a", None)
+    channels.compare(A, 60)
+    assert sorted(channels.open) == sorted([A, B])
 
 
 @pytest.mark.requirement("GW-15")

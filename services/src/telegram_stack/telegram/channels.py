@@ -74,9 +74,9 @@ class Channels:
         changed = []
         for channel_id in {*table, *self._known}:
             if self[channel_id].registered != table.get(channel_id):
-                was_accepted = self.accepts(channel_id)
+                complete_so_far = channel_id in self._known and self.accepts(channel_id)
                 changed.append(self._set(self[channel_id], registered=table.get(channel_id)))
-                if not was_accepted:  # its updates were not taken
+                if not complete_so_far:  # never seen, or its updates were not taken
                     self._open.setdefault(channel_id, _Open())
         return changed
 
