@@ -7,11 +7,8 @@ CREATE TABLE telegram.legacy_changes (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   channel_id bigint NOT NULL,
   message_id bigint NOT NULL,
-  has_signal boolean NOT NULL,
   changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
-
-COMMENT ON COLUMN telegram.legacy_changes.has_signal IS 'it was the signal of the message that changed';
 
 -- One row while the feed is on.
 CREATE TABLE telegram.legacy_feed (
@@ -25,22 +22,19 @@ COMMENT ON COLUMN telegram.legacy_feed.last_row_id IS
   'of a legacy table with numbers, when the feed was switched on: rows that the feed adds there come after it';
 
 -- What came or changed since the feed is on, by the tables themselves: the outbox is not asked.
-CREATE FUNCTION telegram.legacy_changed_keys() RETURNS TABLE (channel_id bigint, message_id bigint, has_signal boolean)
+CREATE FUNCTION telegram.legacy_changed_keys() RETURNS TABLE (channel_id bigint, message_id bigint)
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog
 AS $$
-  SELECT c.channel_id, c.message_id, bool_or(c.has_signal) FROM (
-    SELECT k.channel_id, k.message_id, false FROM telegram.message_keys AS k
-    WHERE k.arrival >= (SELECT since_arrival FROM telegram.legacy_feed)
-    UNION ALL
-    SELECT p.channel_id, p.message_id, false FROM telegram.processing AS p
-    WHERE p.consumer = telegram.setting('status_consumer') AND p.updated_at >= (SELECT since FROM telegram.legacy_feed)
-    UNION ALL
-    SELECT s.channel_id, s.message_id, true FROM telegram.signals AS s
-    WHERE s.ingested_at >= (SELECT since FROM telegram.legacy_feed)
-  ) AS c (channel_id, message_id, has_signal)
-  GROUP BY c.channel_id, c.message_id
+  SELECT k.channel_id, k.message_id FROM telegram.message_keys AS k
+  WHERE k.arrival >= (SELECT since_arrival FROM telegram.legacy_feed)
+  UNION
+  SELECT p.channel_id, p.message_id FROM telegram.processing AS p
+  WHERE p.consumer = telegram.setting('status_consumer') AND p.updated_at >= (SELECT since FROM telegram.legacy_feed)
+  UNION
+  SELECT s.channel_id, s.message_id FROM telegram.signals AS s
+  WHERE s.ingested_at >= (SELECT since FROM telegram.legacy_feed)
 $$;
 
 -- Rows are only added: writers never wait for each other here, whatever the order of their keys.
@@ -51,11 +45,10 @@ SET search_path = pg_catalog
 AS $$
 BEGIN
   IF TG_TABLE_NAME = 'processing' THEN
-    INSERT INTO telegram.legacy_changes (channel_id, message_id, has_signal)
-    SELECT channel_id, message_id, false FROM changed WHERE consumer = telegram.setting('status_consumer');
+    INSERT INTO telegram.legacy_changes (channel_id, message_id)
+    SELECT channel_id, message_id FROM changed WHERE consumer = telegram.setting('status_consumer');
   ELSE
-    INSERT INTO telegram.legacy_changes (channel_id, message_id, has_signal)
-    SELECT channel_id, message_id, TG_TABLE_NAME = 'signals' FROM changed;
+    INSERT INTO telegram.legacy_changes (channel_id, message_id) SELECT channel_id, message_id FROM changed;
   END IF;
   RETURN NULL;
 END
@@ -99,7 +92,7 @@ BEGIN
     INSERT INTO telegram.legacy_feed (since, since_arrival, last_row_id)
     SELECT clock_timestamp() - interval '1 minute', pg_snapshot_xmin(pg_current_snapshot()), coalesce(max(legacy_id::bigint), 0)
     FROM telegram.legacy_ids WHERE legacy_id ~ '^[0-9]{1,18}$';
-    INSERT INTO telegram.legacy_changes (channel_id, message_id, has_signal) SELECT * FROM telegram.legacy_changed_keys();
+    INSERT INTO telegram.legacy_changes (channel_id, message_id) SELECT * FROM telegram.legacy_changed_keys();
   ELSE
     DELETE FROM telegram.legacy_feed;
     TRUNCATE telegram.legacy_changes;
@@ -110,6 +103,8 @@ $$;
 
 COMMENT ON FUNCTION telegram.switch_legacy_feed IS 'true: on; false: off for good, what was not fed yet is forgotten';
 
+-- A signal may be there before its message, from the queue: then there is nothing to tell yet, and the message that comes
+-- tells both.
 -- What the keys are now, as the columns of a legacy row and a little more; read by telegram_stack.legacy. `state` is null
 -- where the consumer of setting `status_consumer` has none; `is_new`: the message itself came or changed since the feed is on.
 CREATE FUNCTION telegram.legacy_documents(channel_ids bigint[], message_ids bigint[]) RETURNS SETOF jsonb

@@ -63,6 +63,7 @@ SELECT message_id::bigint FROM telegram_gateway.messages
 WHERE status = 'received' AND coalesce(metadata ->> 'processed_by', '') <> 'tp-capital' AND deleted_at IS NULL
 ORDER BY message_id::bigint
 """
+AGAIN = "INSERT INTO telegram.legacy_changes (channel_id, message_id) SELECT * FROM telegram.legacy_changed_keys()"
 ROWS = """
 SELECT channel_id::text, message_id::bigint, coalesce(nullif(text, ''), caption), status, metadata ->> 'processed_by',
   deleted_at IS NOT NULL
@@ -216,8 +217,7 @@ async def test_everything_that_happens_here_is_there_once(world: World) -> None:
         world.process(MARKED, [2])
         assert await feed.step() == 1
         before = world.there("SELECT xmin::text, * FROM telegram_gateway.messages ORDER BY 2")
-        world.here("INSERT INTO telegram.legacy_changes (channel_id, message_id, has_signal)"
-                   " SELECT * FROM telegram.legacy_changed_keys()")  # fmt: skip
+        world.here(AGAIN)
         assert await feed.step() == 7
         assert world.there("SELECT xmin::text, * FROM telegram_gateway.messages ORDER BY 2") == before
     signals = world.there("SELECT channel, asset, buy_min, ts::text FROM telegram_gateway.tp_capital_signals")
@@ -303,6 +303,19 @@ async def test_rows_that_commit_out_of_order_are_not_lost(world: World) -> None:
     assert world.there("SELECT status FROM telegram_gateway.messages WHERE message_id::bigint = 20") == [("published",)]
 
 
+async def test_a_signal_that_is_there_before_its_message_comes_with_it(world: World) -> None:
+    """The worker reads the queue, and may be faster than the gateway's way into the database."""
+    world.here(SIGNAL, NEW, 60, "VALE3", NOW, role="telegram_worker")
+    async with world.open() as (outbox, old_side):
+        feed = Feed(outbox, old_side, 50)
+        await feed.step()
+        assert (await outbox.state()).backlog == 0
+        world.post(NEW, [60], "slow")
+        assert await feed.step() == 1
+    signals = world.there("SELECT asset FROM telegram_gateway.tp_capital_signals WHERE asset = 'VALE3'")
+    assert signals == [("VALE3",)]
+
+
 def test_the_program_survives_kills_and_its_commands_prove_it(world: World) -> None:
     if world.shape != "B":
         pytest.skip("the program is the same for all shapes")
@@ -347,7 +360,7 @@ def test_the_program_survives_kills_and_its_commands_prove_it(world: World) -> N
         ("differing", "UPDATE telegram_gateway.messages SET text = 'other' WHERE message_id::bigint = 21"),
         ("undeleted", "UPDATE telegram_gateway.messages SET deleted_at = NULL WHERE message_id::bigint = 5"),
         ("unprocessed", "UPDATE telegram_gateway.messages SET metadata = '{}' WHERE message_id::bigint = 6"),
-        ("signals", "DELETE FROM telegram_gateway.tp_capital_signals"),
+        ("signals", "DELETE FROM telegram_gateway.tp_capital_signals WHERE asset = 'PETR4'"),
     ],
 )
 async def test_a_comparison_names_what_is_not_there(world: World, kind: str, change: str) -> None:
@@ -358,8 +371,7 @@ async def test_a_comparison_names_what_is_not_there(world: World, kind: str, cha
     (found,) = told["differences"]
     assert found == {"channel": found["channel"], "day": f"{NOW:%Y-%m-%d}", kind: 1}
     assert len(told["messages"]) == 1
-    world.here("INSERT INTO telegram.legacy_changes (channel_id, message_id, has_signal)"
-               " SELECT * FROM telegram.legacy_changed_keys()")  # fmt: skip
+    world.here(AGAIN)
     assert (await drain(config, sides, 30))["proven"]
     assert (await compare(config, sides))["proven"]
 

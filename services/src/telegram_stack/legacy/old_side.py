@@ -109,7 +109,7 @@ class OldSide:
         signals = [
             {**signal_form(change.document, shape.name), "place": place}
             for place, change in enumerate(changes)
-            if change.has_signal and change.document["signal"]
+            if change.document["signal"]
         ]
         earliest, latest = bounds(rows)
         beside = {"last_row_id": last_row_id, "earliest": earliest, "latest": latest}

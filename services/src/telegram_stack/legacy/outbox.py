@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TAKE = """
-SELECT array_agg(id), channel_id, message_id, bool_or(has_signal)
+SELECT array_agg(id), channel_id, message_id
 FROM (SELECT * FROM telegram.legacy_changes ORDER BY id LIMIT %s) AS first
 GROUP BY channel_id, message_id ORDER BY min(id)
 """
@@ -36,7 +36,6 @@ class Change:
 
     ids: list[int]
     document: dict[str, Any]
-    has_signal: bool
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,9 @@ class Outbox:
             keys = await (await connection.execute(_TAKE, [count])).fetchall()
             documents = {
                 (document["channel_id"], document["message_id"]): document
-                for document in await _documents(connection, [key[1:3] for key in keys])
+                for document in await _documents(connection, [key for _, *key in keys])
             }
-            return [Change(ids, documents.get((*key,), {}), signal) for ids, *key, signal in keys]
+            return [Change(ids, documents.get((*key,), {})) for ids, *key in keys]
 
         return await self._do(take)
 
@@ -108,14 +107,9 @@ class Outbox:
         """Everything that changed since the feed is on, whether it waits or not, `count` messages at a time."""
         try:
             async with self._pool.connection() as connection, connection.cursor(name="changed") as cursor:
-                await cursor.execute("SELECT channel_id, message_id, has_signal FROM telegram.legacy_changed_keys()")
+                await cursor.execute("SELECT channel_id, message_id FROM telegram.legacy_changed_keys()")
                 while keys := await cursor.fetchmany(count):
-                    signals = {(channel, message): signal for channel, message, signal in keys}
-                    documents = await _documents(connection, list(signals))
-                    yield [
-                        Change([], document, signals[document["channel_id"], document["message_id"]])
-                        for document in documents
-                    ]
+                    yield [Change([], document) for document in await _documents(connection, keys)]
         except psycopg.Error as error:
             raise DatabaseUnavailableError(first_line(error)) from error
 
