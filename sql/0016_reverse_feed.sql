@@ -122,7 +122,12 @@ AS $$
       SELECT coalesce(jsonb_agg(jsonb_build_object('id', l.legacy_id, 'created_at', l.created_at)), '[]')
       FROM telegram.legacy_ids AS l WHERE l.message_id = k.message_id AND l.channel_id = k.channel_id
     ),
-    'signal', to_jsonb(s)
+    -- A legacy signal knows no message: of those of one channel, asset and second only the text tells which is whose.
+    'signal', to_jsonb(s) || jsonb_build_object('is_twin', EXISTS (
+      SELECT FROM telegram.signals AS t
+      WHERE t.channel_id = s.channel_id AND t.message_id BETWEEN s.message_id - 100 AND s.message_id + 100
+        AND t.message_id <> s.message_id AND t.asset = s.asset AND t.message_date = s.message_date
+    ))
   )
   FROM unnest(channel_ids, message_ids) AS e (channel_id, message_id)
   JOIN telegram.message_keys AS k ON k.message_id = e.message_id AND k.channel_id = e.channel_id

@@ -316,6 +316,23 @@ async def test_a_signal_that_is_there_before_its_message_comes_with_it(world: Wo
     assert signals == [("VALE3",)]
 
 
+async def test_two_signals_of_one_channel_asset_and_second_are_two(world: World) -> None:
+    twin = SIGNAL.replace("'ATIVO'", "%s")
+    async with world.open() as (outbox, old_side):
+        feed = Feed(outbox, old_side, 50)
+        for number, text in ((61, "one"), (62, "two")):
+            world.post(NEW, [number], text)
+            world.here(twin, NEW, number, "ITUB4", text, NOW, role="telegram_worker")
+            await feed.step()
+        world.here(AGAIN)
+        await feed.step()
+        assert (await compare(load(world.config(), FeedConfig), sides))["proven"]
+    signals = world.there(
+        "SELECT raw_message FROM telegram_gateway.tp_capital_signals WHERE asset = 'ITUB4' ORDER BY raw_message"
+    )
+    assert signals == [("one",), ("two",)]
+
+
 def test_the_program_survives_kills_and_its_commands_prove_it(world: World) -> None:
     if world.shape != "B":
         pytest.skip("the program is the same for all shapes")

@@ -225,7 +225,7 @@ def test_a_message_goes_from_telegram_to_its_signal_and_to_clients(legacy: Legac
         assert legacy.one("SELECT count(*) FROM telegram_gateway.messages") == before  # Telegram's past is known
         wait_until(lambda: legacy.health() == 200)
         legacy.publish(120)
-        wait_until(lambda: legacy.compare(since).clean)
+        wait_until(lambda: legacy.compare(since).clean())
         found = legacy.compare(since)
         assert (found.published, found.processed > 90) == (120, True)
         queue = [json.loads(line) for line in (legacy.folder / "data" / "failure-queue.jsonl").read_text().splitlines()]
@@ -246,7 +246,7 @@ def test_what_was_missed_is_read_at_the_start_or_when_asked(legacy: Legacy) -> N
     since = now(legacy)
     legacy.publish(40)
     with legacy.gateway(), legacy.program("consumer"):
-        wait_until(lambda: legacy.compare(since).clean)
+        wait_until(lambda: legacy.compare(since).clean())
         with legacy.connect() as connection:
             gone = connection.execute(
                 "DELETE FROM telegram_gateway.messages WHERE ctid IN (SELECT ctid FROM telegram_gateway.messages"
@@ -255,7 +255,7 @@ def test_what_was_missed_is_read_at_the_start_or_when_asked(legacy: Legacy) -> N
             ).rowcount
         assert legacy.sync().status_code == 401
         assert legacy.sync(**{"X-API-Key": TOKEN}).json()["data"]["inserted"] == gone > 0
-        wait_until(lambda: legacy.compare(since).clean)
+        wait_until(lambda: legacy.compare(since).clean())
         legacy.simulator.ask("POST", "/disconnect", {"seconds": 1})
         wait_until(lambda: legacy.health() == 503)
         wait_until(lambda: legacy.health() == 200)

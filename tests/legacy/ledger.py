@@ -19,7 +19,7 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -84,10 +84,9 @@ class Account:
     signals_lost: list[Key] = field(default_factory=list)
     signals_doubled: list[Key] = field(default_factory=list)
 
-    @property
-    def clean(self) -> bool:
-        """Whether nothing differs."""
-        return not any(value for value in vars(self).values() if isinstance(value, list))
+    def clean(self, allowed: Collection[str] = ()) -> bool:
+        """Whether nothing differs, but in what is `allowed`."""
+        return not any(value for name, value in vars(self).items() if isinstance(value, list) and name not in allowed)
 
 
 def account(published: Mapping[Key, Published], rows: Mapping[Key, Sequence[Kept]], signals: Counter[Key]) -> Account:
@@ -192,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--delete-every", type=int, default=15)
     compared = verbs.choices["compare"]
     compared.add_argument("--since", type=float, default=0.0)
+    compared.add_argument("--allow", nargs="*", default=[], metavar="DIFFERENCE", help="such as doubled")
     compared.add_argument("--within", type=float, default=0.0, help="seconds until nothing is wrong any more")
     store = compared.add_mutually_exclusive_group(required=True)
     store.add_argument("--ours", metavar="URL")
@@ -215,10 +215,11 @@ def main() -> None:
     else:
         end = time.monotonic() + given.within
         stores = {"ours": given.ours, "legacy": given.legacy, "signals": given.signals}
-        while not (found := compare(control, given.since, **stores)).clean and time.monotonic() < end:
+        while not (found := compare(control, given.since, **stores)).clean(given.allow) and time.monotonic() < end:
             time.sleep(1)
-        print(json.dumps({"clean": found.clean, **asdict(found)}))
-        sys.exit(not found.clean)
+        clean = found.clean(given.allow)
+        print(json.dumps({"clean": clean, **asdict(found)}))
+        sys.exit(not clean)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def test_what_differs_is_named(deleted: bool, rows: list[Kept], signals: int, wr
     counted: Counter[Key] = Counter({KEY: signals})
     found = account({KEY: Published(SIGNAL, deleted)}, {KEY: rows} if rows else {}, counted)
     assert {name for name, value in vars(found).items() if value == [KEY]} == wrong
-    assert found.clean is not bool(wrong)
+    assert found.clean() is not bool(wrong)
 
 
 def test_settings_name_what_they_lack(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _STATE_TIMES = ("published_at", "failed_at", "queued_at", "reprocess_requested_a
 _SIGNAL_GIVEN = {
     "channel": "text", "forms": "text[]", "asset": "text", "signal_type": "text", "raw_message": "text",
     "source": "text", "message_date": "timestamptz", "ingested_at": "timestamptz", "place": "integer",
+    "is_twin": "boolean",
 } | dict.fromkeys(_SIGNAL_PRICES, "numeric")  # fmt: skip
 
 
@@ -57,7 +58,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class Signals:
-    """The same for the table of signals. A signal is known by channel, asset and time."""
+    """The same for the table of signals. A signal is known by channel, asset and time; of several with those, by its text."""
 
     apply: str
     compare: str
@@ -130,6 +131,8 @@ def signals(table: str, columns: Mapping[str, str]) -> Signals:
         },
     }
     same = f"r.channel::text = ANY (n.forms) AND r.asset::text = n.asset AND r.ts = {values['ts']}"
+    if "raw_message" in columns:
+        same += " AND (NOT n.is_twin OR r.raw_message = n.raw_message)"
     facts = [name for name in ("signal_type", *_SIGNAL_PRICES, "raw_message") if name in columns]
     now = f", updated_at = {_time('now()', columns['updated_at'])}" if "updated_at" in columns else ""
     before, after = ", ".join(f"r.{name}" for name in facts), ", ".join(values[name] for name in facts)
