@@ -58,7 +58,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class Signals:
-    """The same for the table of signals. A signal is known by channel, asset and time; of several with those, by its text."""
+    """The same for the table of signals. A signal is known by channel, asset and time, several with those by text."""
 
     apply: str
     compare: str
