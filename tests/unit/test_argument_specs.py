@@ -105,3 +105,16 @@ def test_no_role_reads_a_setting_of_another(role: Path) -> None:
     for path in (*role.rglob("*.yml"), *role.rglob("*.j2")):
         expressions = re.findall(r"{{.*?}}|{%.*?%}|(?:when|that|until):.*", path.read_text(encoding="utf-8"))
         assert set(re.findall(r"\w+", " ".join(expressions))) & foreign == set(), path
+
+
+@every_role
+def test_what_the_command_line_may_say_is_made_a_bool_where_it_decides(role: Path) -> None:
+    """`-e name=true` is a text, which a condition refuses."""
+    switches = [
+        name
+        for name, option in options(role).items()
+        if option["type"] == "bool" and "For the command line" in str(option["description"])
+    ]
+    tasks = "\n".join(path.read_text(encoding="utf-8") for path in (role / "tasks").glob("*.yml"))
+    for name in switches:
+        assert re.findall(rf"(?:not |that: |^ +){name}(?! \| bool)", tasks, re.MULTILINE) == [], name
