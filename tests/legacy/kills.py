@@ -23,7 +23,7 @@ _INSIDE = (
     "Stop the old gateway, API and consumer",
     "Refuse writes to the old tables",
     "Compare messages with those of the old system",
-    "Let the database collect what changes",
+    "Run the feed",
     "Bring the given session in",
     "Run the gateway",
     "Start the new worker",
