@@ -57,7 +57,7 @@ class Host:
         self._simulator.ask("POST", "/load", {"rate": rate})
         try:
             time.sleep(SETTLING)
-            told = self._probe(seconds)
+            told = self._probe(rate, seconds)
         finally:
             self._rest()
         return Run(
@@ -70,9 +70,8 @@ class Host:
     def _rest(self) -> None:
         self._simulator.ask("DELETE", "/load")
 
-    def _probe(self, seconds: float) -> dict[str, Any]:
-        # The trace remembers 5,000 events: it is read twice a second, which does for 10,000 a second.
-        command = ["exec", demo_stack.HOST, "python3", "-", str(seconds), "4011", "telegram_gateway"]
+    def _probe(self, rate: float, seconds: float) -> dict[str, Any]:
+        command = ["exec", demo_stack.HOST, "python3", "-", str(seconds), str(rate), "4011", "telegram_gateway"]
         with subprocess.Popen(
             [sys.executable, "-m", "tools.targets", *command],
             cwd=demo_stack.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -1,4 +1,4 @@
-"""Runs on the host that is measured, with its own Python alone: python3 probe.py SECONDS WORKER_PORT DATABASE
+"""Runs on the host that is measured, with its own Python alone: python3 probe.py SECONDS RATE WORKER_PORT DATABASE
 
 Collects the gateway's trace while a load runs and says `measured`. Once the sinks have everything it prints, as JSON,
 the milliseconds from receipt to each stage, the worker's histogram, the cores that each unit used, the gateway's
@@ -25,17 +25,19 @@ GATEWAY = "http://127.0.0.1:4006"
 BUCKET = re.compile(r'^telegram_worker_latency_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 UNIT = re.compile(r"/([^/\n]+)\.service$", re.MULTILINE)
 PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+REMEMBERED = 5000
+"""Events in the gateway's trace: read twice before they are forgotten, no oftener, for an answer holds the gateway up."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     """Measure for as long as the first argument says, the sinks' rest included."""
-    seconds, worker, database = float(sys.argv[1]), f"http://127.0.0.1:{sys.argv[2]}", sys.argv[3]
+    seconds, rate, worker, database = float(sys.argv[1]), float(sys.argv[2]), f"http://127.0.0.1:{sys.argv[3]}", sys.argv[4]
     paths: dict[tuple[int, int, int], dict[str, Any]] = {}
     begun, units, effects, calls = time.time(), cpu(), histogram(worker), statements(database)
     behind = 0
     while time.time() < begun + seconds:
-        time.sleep(0.5)
+        time.sleep(min(2.0, REMEMBERED / rate / 2))
         collect(paths, begun)
         behind = max(behind, *lags().values())
     elapsed = time.time() - begun

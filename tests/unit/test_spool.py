@@ -99,6 +99,29 @@ async def test_sinks_at_their_own_pace_miss_nothing_and_do_not_read_twice_what_i
         assert len(read) == before + 1
 
 
+async def test_what_was_just_committed_is_not_read_from_the_file_unless_part_of_it_was_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    entries = Reader._entries
+
+    def counted(self: Reader, position: int, limit: int) -> list[Entry]:
+        read.append(position)
+        return entries(self, position, limit)
+
+    monkeypatch.setattr(Reader, "_entries", counted)
+    many = events(*range(1, 601))  # more than a statement takes
+    async with opened(tmp_path) as spool:
+        await spool.commit(many)
+        kept = await take(spool, "database", 600)
+        assert read == []
+        await spool.commit([*many[590:], *events(601, 602)])
+        assert ids(await take(spool, "database", 2)) == [601, 602]
+        assert read == [600]
+    async with opened(tmp_path) as spool:
+        assert (await take(spool, "queue", 602))[:600] == kept  # as the file has it: number, event, body and time
+
+
 async def test_a_waiting_sink_wakes_when_something_comes(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         waiting = asyncio.create_task(take(spool, "database", 2))
@@ -254,10 +277,10 @@ class Disk:
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._connection = sqlite3.Connection(*arguments, **settings)
 
-    def executemany(self, sql: str, rows: Any) -> Any:
+    def execute(self, sql: str, parameters: Any = ()) -> Any:
         if Disk.full and "INTO events" in sql:
             raise sqlite3.OperationalError("database or disk is full")
-        return self._connection.executemany(sql, rows)
+        return self._connection.execute(sql, parameters)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)

@@ -99,8 +99,10 @@ _GONE = (psycopg.OperationalError, psycopg.InterfaceError)
 async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
     try:
         # A server that was stopped, not killed, answers nothing at all: twice the time for a connection is its limit.
-        async with asyncio.timeout(2 * pool.timeout), pool.connection() as connection:
-            return await work(connection)
+        async with asyncio.timeout(2 * pool.timeout), pool.connection() as connection, connection.pipeline():
+            result = await work(connection)
+            await connection.commit()
+            return result
     except TimeoutError as error:
         raise DatabaseUnavailableError(f"no answer within {2 * pool.timeout:g} s") from error
 

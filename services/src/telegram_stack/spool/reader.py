@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _RETRY_SECONDS = 0.5
 _TAIL = 2048
-"""Entries that are kept as they were read, for the next sink that asks for them."""
+"""Entries that are kept as they were committed or read, for the next sink that asks for them."""
 
 
 class Reader:
@@ -49,8 +49,13 @@ class Reader:
         self._keep(position, entries)
         return entries
 
+    def keep(self, entries: Sequence[Entry]) -> None:
+        """`entries` were committed one behind the other: who asks for them need not wait for the file."""
+        if entries:
+            self._keep(entries[0].seq - 1, entries)
+
     def _keep(self, position: int, entries: Sequence[Entry]) -> None:
-        """`entries` follow `position`; the newest are what the other sinks want next."""
+        """`entries` follow `position`; the newest are what the sinks want next."""
         end = self._tail[-1].seq if self._tail else self._before
         if position < end or not entries:
             return

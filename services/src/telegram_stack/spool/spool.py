@@ -18,7 +18,7 @@ from telegram_stack.spool import file
 from telegram_stack.spool.reader import Reader
 from telegram_stack.spool.records import Channel, Entry, SpoolError, SpoolFullError
 from telegram_stack.spool.reserve import Reserve
-from telegram_stack.spool.writer import Done, Work, Writer
+from telegram_stack.spool.writer import Committed, Done, Work, Writer
 
 
 class Spool:
@@ -131,21 +131,23 @@ class Spool:
             raise SpoolFullError(
                 f"{self._pending} events wait for the spool {self._path}: {self.failure or 'too slow'}"
             )
-        rows = [(event.channel_id, event.message_id, event.version, encode(event)) for event in events]
-        self._pending += len(rows)
-        self._writer.put(Work(rows, channels, done))
+        bodies = [(event, encode(event)) for event in events]
+        self._pending += len(bodies)
+        self._writer.put(Work(bodies, channels, done))
 
-    def _tell(self, group: Sequence[Work], last_seq: int, error: Exception | None) -> None:
+    def _tell(self, group: Sequence[Work], result: Committed | Exception) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._finish, group, last_seq, error)
+            self._loop.call_soon_threadsafe(self._finish, group, result)
 
-    def _finish(self, group: Sequence[Work], last_seq: int, error: Exception | None) -> None:
-        if error is None:
-            self._pending -= sum(len(work.rows) for work in group)
+    def _finish(self, group: Sequence[Work], result: Committed | Exception) -> None:
+        error = result if isinstance(result, Exception) else None
+        if isinstance(result, Committed):
+            self._pending -= sum(len(work.events) for work in group)
+            self._reader.keep(result.entries)
+            self._last_seq = max(self._last_seq, result.last)
         for work in group:
             if work.done:
                 work.done(error)
-        self._last_seq = max(self._last_seq, last_seq)
         self._tell_waiters()
 
     def _committed(self, events: int, seconds: float) -> None:

@@ -10,13 +10,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 
+from telegram_stack.events import Event
 from telegram_stack.lingering import Linger
 from telegram_stack.spool.file import connect
-from telegram_stack.spool.records import Channel, SpoolFullError
+from telegram_stack.spool.records import Channel, Entry, SpoolFullError
 from telegram_stack.spool.reserve import Reserve
 
 log = logging.getLogger(__name__)
@@ -28,21 +31,53 @@ _TRIM_WORTH = 1_000  # events: while the disk is full, less costs more log than 
 _VACUUM_PAGES = 500  # 2 MB of log a step at most
 _CHECKPOINT_SECONDS = 2.0
 _RETRY_SECONDS = 0.5
+_ROWS = 256  # of one statement: SQLite takes 32,766 parameters
 
 Done = Callable[[Exception | None], None]
-Row = tuple[int, int, int, bytes]
-"""Channel, message, version and body of an event."""
 
 
 class Work(msgspec.Struct):
-    """What commits together; `done` is called with None, or with why it could not be written."""
+    """Events with their bodies, and what commits with them.
 
-    rows: list[Row]
+    `done` is called with None, or with why it could not be written.
+    """
+
+    events: list[tuple[Event, bytes]]
     channels: Sequence[Channel]
     done: Done | None = None
 
 
-Finish = Callable[[Sequence[Work], int, Exception | None], None]
+@dataclass(frozen=True)
+class Committed:
+    """The newest entry's number, and the group's own entries where all of its events were new to the file."""
+
+    last: int
+    entries: Sequence[Entry]
+
+
+Finish = Callable[[Sequence[Work], Committed | Exception], None]
+
+
+_INSERT_EVENTS = "INSERT OR IGNORE INTO events (channel_id, message_id, version, spooled_at, body)"
+_INSERT_CHANNELS = "INSERT INTO channels (channel_id, access_hash, title, username, last_message_id, pts, registered)"
+_UPDATE = """ON CONFLICT (channel_id) DO UPDATE SET
+  access_hash = excluded.access_hash, title = excluded.title, username = excluded.username,
+  last_message_id = excluded.last_message_id, pts = excluded.pts, registered = excluded.registered"""
+
+
+def _insert(writer: sqlite3.Connection, into: str, rows: Sequence[Sequence[object]], conflict: str = "") -> int:
+    """Insert `rows`, many a statement; returns how many were new.
+
+    A statement a row would give the interpreter's lock away and ask for it again with each, and hold the loop up.
+    """
+    new = 0
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        row = f"({', '.join('?' * len(some[0]))})"
+        values = ", ".join([row] * len(some))
+        statement = f"{into} VALUES {values} {conflict}"
+        new += writer.execute(statement, list(chain.from_iterable(some))).rowcount
+    return new
 
 
 class _DiskFullError(sqlite3.OperationalError):
@@ -67,8 +102,8 @@ class Writer:
     ) -> None:
         """`cursors` are the loop's own and move on. The last three are called in the writer's thread.
 
-        `finish` gets a group, the newest entry's number, and why it could not be written before the end. `committed`
-        gets a group's events and seconds, `failed` why nothing can be written now, None when it can again.
+        `finish` gets a group, and what was committed or why it could not be before the end. `committed` gets a group's
+        events and seconds, `failed` why nothing can be written now, None when it can again.
         """
         self._path = path
         self._cursors = cursors
@@ -106,9 +141,11 @@ class Writer:
     def put(self, work: Work) -> None:
         """Commit `work` behind everything that was put before."""
         with self._wake:
-            self._queued += len(work.rows)
+            first = not self._work
+            self._queued += len(work.events)
             self._work.append(work)
-            self._wake.notify()
+            if first or self._queued >= self._group_limit:  # it lingers meanwhile: to wake it for each costs more
+                self._wake.notify()
 
     def move(self) -> None:
         """A cursor has moved: keep that within 0.2 s."""
@@ -134,7 +171,7 @@ class Writer:
             if group or self._moved:
                 self._write_until_done(writer, group)
                 now = time.monotonic()
-                self._linger.observe(sum(len(work.rows) for work in group), now - finished)
+                self._linger.observe(sum(len(work.events) for work in group), now - finished)
                 finished = now
             elif self._stop.is_set():
                 break
@@ -156,22 +193,22 @@ class Writer:
                 )
             group: list[Work] = []
             size = 0
-            while self._work and (not group or size + len(self._work[0].rows) <= self._group_limit):
+            while self._work and (not group or size + len(self._work[0].events) <= self._group_limit):
                 group.append(self._work.popleft())
-                size += len(group[-1].rows)
+                size += len(group[-1].events)
             self._queued -= size
             return group
 
     def _write_until_done(self, writer: sqlite3.Connection, group: list[Work]) -> None:
         """The group goes first or nothing does: a channel's progress must never pass its events."""
-        events = sum(len(work.rows) for work in group)
+        events = sum(len(work.events) for work in group)
         while True:
             begun = time.perf_counter()
             self._moved = False
             try:
                 if not self._reserve.held:
                     self._make_room(writer)
-                last_seq = self._write(writer, group)
+                committed = self._write(writer, group)
             except (sqlite3.Error, OSError) as error:
                 self._moved = True
                 with suppress(sqlite3.Error):
@@ -179,14 +216,14 @@ class Writer:
                 self._note_failure(error)
                 if self._stop.wait(_RETRY_SECONDS):
                     self._moved = False
-                    self._finish(group, 0, SpoolFullError(str(error)))
+                    self._finish(group, SpoolFullError(str(error)))
                     return
             else:
                 break
         self._note_success()
         if events:
             self._committed(events, time.perf_counter() - begun)
-        self._finish(group, last_seq, None)
+        self._finish(group, committed)
 
     def _note_failure(self, error: Exception) -> None:
         reason = str(error)
@@ -210,34 +247,29 @@ class Writer:
             self._failure = None
             self._failed(None)
 
-    def _write(self, writer: sqlite3.Connection, group: Sequence[Work]) -> int:
+    def _write(self, writer: sqlite3.Connection, group: Sequence[Work]) -> Committed:
         now = time.time()
+        rows = [
+            (event.channel_id, event.message_id, event.version, now, body)
+            for work in group
+            for event, body in work.events
+        ]
+        # the last word on each channel
+        channels = {channel.channel_id: channel for work in group for channel in work.channels}
         writer.execute("BEGIN IMMEDIATE")
-        writer.executemany(
-            "INSERT OR IGNORE INTO events (channel_id, message_id, version, spooled_at, body) VALUES (?, ?, ?, ?, ?)",
-            [(channel, message, version, now, body) for work in group for channel, message, version, body in work.rows],
-        )
-        writer.executemany(
-            """INSERT INTO channels (channel_id, access_hash, title, username, last_message_id, pts, registered)
-               VALUES (?, ?, ?, ?, ?, ?, ?)
-               ON CONFLICT (channel_id) DO UPDATE SET access_hash = excluded.access_hash, title = excluded.title,
-                 username = excluded.username, last_message_id = excluded.last_message_id, pts = excluded.pts,
-                 registered = excluded.registered""",
-            [
-                msgspec.structs.astuple(channel)
-                # the last word on each channel
-                for channel in {channel.channel_id: channel for work in group for channel in work.channels}.values()
-            ],
-        )
+        new = _insert(writer, _INSERT_EVENTS, rows)
+        _insert(writer, _INSERT_CHANNELS, [msgspec.structs.astuple(channel) for channel in channels.values()], _UPDATE)
         self._save_cursors(writer)
-        (last_seq,) = writer.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        (last,) = writer.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
         writer.execute("COMMIT")
-        self._last = int(last_seq)
-        return self._last
+        first, self._last = self._last + 1, int(last)
+        if new < len(rows) or self._last - first + 1 != new:  # some were known: which numbers, only the file knows
+            return Committed(self._last, ())
+        events = [(event, body) for work in group for event, body in work.events]
+        return Committed(self._last, [Entry(first + place, *events[place], now) for place in range(new)])
 
     def _save_cursors(self, writer: sqlite3.Connection) -> None:
-        moved = [(seq, sink) for sink, seq in self._cursors.items()]
-        writer.executemany("UPDATE cursors SET seq = ? WHERE sink = ?", moved)
+        _insert(writer, "INSERT OR REPLACE INTO cursors (sink, seq)", list(self._cursors.items()))
 
     # Keeping it short
 
