@@ -7,9 +7,10 @@ import logging
 from pathlib import Path
 
 from telegram_stack import program
-from telegram_stack.api.app import NAME, Api
+from telegram_stack.api.app import Api
 from telegram_stack.api.config import ApiConfig
 from telegram_stack.api.health import Health, checks
+from telegram_stack.api.service import NAME
 from telegram_stack.api.tokens import TokenFileError, parse_tokens
 from telegram_stack.config import ConfigError, read_secret
 from telegram_stack.database import open_pool

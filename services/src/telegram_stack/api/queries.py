@@ -1,65 +1,16 @@
-"""What the API asks of the database, and the shapes it answers with."""
+"""What the API asks of the database about messages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-import msgspec
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from telegram_stack.api.shapes import Message
 from telegram_stack.database import Connection
-
-
-class Message(msgspec.Struct, rename="camel", kw_only=True):
-    """A message in the legacy names, and what we know besides. Ids are strings, as they were."""
-
-    id: UUID
-    channel_id: str
-    message_id: str
-    thread_id: str | None
-    source: str
-    message_type: str
-    text: str | None
-    caption: str | None
-    media_type: str | None
-    media_refs: list[dict[str, Any]]
-    status: str
-    received_at: datetime
-    telegram_date: datetime
-    published_at: datetime | None
-    failed_at: datetime | None
-    queued_at: datetime | None
-    reprocess_requested_at: datetime | None
-    reprocessed_at: datetime | None
-    metadata: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
-    deleted_at: datetime | None
-    edit_date: datetime | None
-    sender_id: str | None
-    grouped_id: str | None
-    entities: list[dict[str, Any]]
-    reply_to: dict[str, Any] | None
-    forward: dict[str, Any] | None
-
-
-class Channel(msgspec.Struct, rename="camel", kw_only=True):
-    """A channel of the registry."""
-
-    id: str
-    channel_id: str
-    label: str | None
-    description: str | None
-    title: str | None
-    username: str | None
-    is_active: bool
-    last_message_id: str | None
-    created_at: datetime
-    updated_at: datetime
 
 
 @dataclass
@@ -199,49 +150,6 @@ async def mark_processed(connection: Connection, consumer: str, keys: list[tuple
     )
     marked = await cursor.fetchone()
     return int(marked[0]) if marked else 0
-
-
-_CHANNEL_COLUMNS = "channel_id, label, description, title, username, is_active, last_message_id, created_at, updated_at"
-
-
-async def list_channels(connection: Connection) -> list[Channel]:
-    """The whole registry."""
-    return await _channels(connection, f"SELECT {_CHANNEL_COLUMNS} FROM telegram.channels ORDER BY channel_id", {})  # noqa: S608
-
-
-async def add_channel(connection: Connection, channel: int, values: dict[str, Any]) -> Channel | None:
-    """Register `channel`; None when it is there already."""
-    query = f"""
-        INSERT INTO telegram.channels (channel_id, label, description, is_active)
-        VALUES (%(channel)s, %(label)s, %(description)s, %(is_active)s)
-        ON CONFLICT (channel_id) DO NOTHING RETURNING {_CHANNEL_COLUMNS}"""  # noqa: S608
-    return next(iter(await _channels(connection, query, {"channel": channel, **values})), None)
-
-
-async def change_channel(connection: Connection, channel: int, values: dict[str, Any]) -> Channel | None:
-    """Set the columns of `values` (label, description, is_active); None when there is no such channel."""
-    changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in sorted(values)]
-    query = sql.SQL("UPDATE telegram.channels SET {} WHERE channel_id = %(channel)s RETURNING {}").format(
-        sql.SQL(", ").join([*changes, sql.SQL("updated_at = now()")]), sql.SQL(_CHANNEL_COLUMNS)
-    )
-    return next(iter(await _channels(connection, query, {"channel": channel, **values})), None)
-
-
-async def _channels(connection: Connection, query: Any, values: dict[str, Any]) -> list[Channel]:
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(query, values)
-        rows = await cursor.fetchall()
-    return [
-        Channel(
-            id=str(row["channel_id"]),
-            **{
-                **row,
-                "channel_id": str(row["channel_id"]),
-                "last_message_id": _text(row["last_message_id"]),
-            },
-        )
-        for row in rows
-    ]
 
 
 def _text(value: int | None) -> str | None:

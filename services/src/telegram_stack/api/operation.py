@@ -1,0 +1,87 @@
+"""What one path and method does: the same description routes it, guards it and documents it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from prometheus_client import Counter, Histogram
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from telegram_stack.api.answers import failure
+from telegram_stack.api.errors import ApiError
+from telegram_stack.api.params import Param
+from telegram_stack.api.tokens import Scope, Token, find, presented
+from telegram_stack.database import DatabaseUnavailableError
+
+REQUESTS = Counter("telegram_api_requests_total", "Requests by route and status", ["method", "route", "status"])
+SECONDS = Histogram("telegram_api_request_seconds", "Time to answer", ["route"])
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path. `scope` None: for everybody.
+
+    `answer` is the type of the whole JSON body, or None where `media` is not JSON. `errors` are the statuses that this
+    operation has beside those that follow from `scope`, `params` and `body`.
+    """
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    summary: str
+    scope: Scope | None = Scope.READ
+    params: Sequence[Param[Any]] = ()
+    body: type[msgspec.Struct] | None = None
+    answer: Any = None
+    media: str = "application/json"
+    status: int = 200
+    errors: Sequence[int] = ()
+
+
+class Guard:
+    """Lets in who may, counts, and puts errors into the envelope."""
+
+    def __init__(self, tokens: tuple[Token, ...]) -> None:
+        self._tokens = tokens
+
+    def route(self, operation: Operation) -> Route:
+        """`operation` behind its scope."""
+        path, endpoint, scope = operation.path, operation.endpoint, operation.scope
+
+        async def answer(request: Request) -> Response:
+            started = time.perf_counter()
+            try:
+                if scope is not None:
+                    self._authorize(request, scope)
+                response = await endpoint(request)
+            except ApiError as error:
+                response = failure(error)
+            except DatabaseUnavailableError:
+                response = failure(ApiError(503, "database_unavailable", "The database does not answer: try later"))
+            except Exception:
+                REQUESTS.labels(request.method, path, 500).inc()
+                raise
+            REQUESTS.labels(request.method, path, response.status_code).inc()
+            SECONDS.labels(path).observe(time.perf_counter() - started)
+            return response
+
+        return Route(path, answer, methods=[operation.method])
+
+    def _authorize(self, request: Request, scope: Scope) -> None:
+        secret = presented(request.headers)
+        if secret is None:
+            raise ApiError(401, "token_missing", "A token is needed, in X-API-Key or Authorization: Bearer")
+        token = find(self._tokens, secret)
+        if token is None:
+            raise ApiError(401, "token_unknown", "The token is not known")
+        if token.scope < scope:
+            raise ApiError(403, "scope_missing", f"This needs a token of scope {scope.name.lower()}")
+        request.state.token = token
