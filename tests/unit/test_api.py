@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,10 @@ def failing(words: str) -> Check:
     return check
 
 
-def client(**checks: Check) -> httpx.AsyncClient:
+def client(settings: Mapping[str, Any] | None = None, /, **checks: Check) -> httpx.AsyncClient:
     """A client of an API that has no database: whoever gets that far fails."""
-    api = Api(Mock(spec=()), TOKENS, Health({"database": ok(), **checks}), "signals")
+    config = ApiConfig(database=Mock(), **(settings or {}))
+    api = Api(config, Mock(spec=()), TOKENS, Health({"database": ok(), **checks}))
     return httpx.AsyncClient(transport=httpx.ASGITransport(api.application()), base_url="http://api")
 
 

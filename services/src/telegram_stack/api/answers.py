@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Generic, Literal, TypeVar
 
@@ -38,9 +39,24 @@ def json(body: object, status: int = 200, headers: Mapping[str, str] | None = No
     return Response(_encoder.encode(body), status, headers, "application/json")
 
 
+def tagged(request: Request, body: bytes) -> Response:
+    """A JSON body with its ETag; 304 without it for a client that has just this one."""
+    tag = f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    known = [part.strip().removeprefix("W/") for part in request.headers.get("If-None-Match", "").split(",")]
+    if tag in known or known == ["*"]:
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")
+
+
 def success(data: object, status: int = 200) -> Response:
     """`data` in the envelope."""
     return json(Success(data=data), status)
+
+
+def encode(body: object) -> bytes:
+    """The JSON of `body`."""
+    return _encoder.encode(body)
 
 
 def failure(error: ApiError) -> Response:

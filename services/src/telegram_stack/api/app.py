@@ -4,25 +4,40 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from telegram_stack.api.answers import http_error, unexpected
+from telegram_stack.api.cached import Answers
+from telegram_stack.api.config import ApiConfig
 from telegram_stack.api.health import Health
+from telegram_stack.api.limits import RateLimit
 from telegram_stack.api.messages import Messages
+from telegram_stack.api.middleware import SecurityHeaders
 from telegram_stack.api.operation import Guard, Operation
 from telegram_stack.api.registry import Registry
 from telegram_stack.api.service import Service
-from telegram_stack.api.tokens import Token
+from telegram_stack.api.tokens import HEADERS, Token
+from telegram_stack.cache import CacheClient
 from telegram_stack.database import Pool
 
 
 class Api:
-    """The operations over one pool. `consumer` is the one whose processing state is shown."""
+    """The operations over one pool, and over a cache where there is one."""
 
-    def __init__(self, pool: Pool, tokens: tuple[Token, ...], health: Health, consumer: str) -> None:
-        self._guard = Guard(tokens)
+    def __init__(
+        self,
+        config: ApiConfig,
+        pool: Pool,
+        tokens: tuple[Token, ...],
+        health: Health,
+        cache: CacheClient | None = None,
+    ) -> None:
+        self._config = config
+        self._guard = Guard(tokens, RateLimit(config.rate_limit), config.rate_limit_exempt)
         self.operations: list[Operation] = [
             *Service(health).operations(),
-            *Messages(pool, consumer).operations(),
+            *Messages(pool, Answers(pool, cache), config.consumer).operations(),
             *Registry(pool).operations(),
         ]
 
@@ -30,5 +45,20 @@ class Api:
         """The ASGI application."""
         return Starlette(
             routes=[self._guard.route(operation) for operation in self.operations],
+            middleware=[Middleware(SecurityHeaders), *self._cors()],
             exception_handlers={HTTPException: http_error, Exception: unexpected},
         )
+
+    def _cors(self) -> list[Middleware]:
+        if not self._config.cors_origins:
+            return []
+        return [
+            Middleware(
+                CORSMiddleware,
+                allow_origins=self._config.cors_origins,
+                allow_methods=["GET", "POST", "PUT", "DELETE"],
+                allow_headers=[*HEADERS, "Authorization", "Content-Type", "If-None-Match", "Last-Event-ID"],
+                expose_headers=["ETag", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After"],
+                max_age=600,
+            )
+        ]

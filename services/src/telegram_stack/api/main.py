@@ -12,6 +12,7 @@ from telegram_stack.api.config import ApiConfig
 from telegram_stack.api.health import Health, checks
 from telegram_stack.api.service import NAME
 from telegram_stack.api.tokens import TokenFileError, parse_tokens
+from telegram_stack.cache import open_cache
 from telegram_stack.config import ConfigError, read_secret
 from telegram_stack.database import open_pool
 from telegram_stack.observability.http import serve
@@ -32,7 +33,8 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
     except TokenFileError as error:
         raise ConfigError(Path(config.tokens_file), [str(error)]) from error
     pool = await open_pool(config.database, NAME)
-    api = Api(pool, tokens, Health(checks(config, pool)), config.consumer)
+    cache = open_cache(config.cache)
+    api = Api(config, pool, tokens, Health(checks(config, pool)), cache)
     http = asyncio.create_task(
         serve(api.application(), config.bind_address, config.port, lambda _port: _ready()), name="http"
     )
@@ -49,6 +51,7 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
             task.cancel()
         await asyncio.gather(http, dog, stopping, return_exceptions=True)
         await pool.close(timeout=2)
+        await cache.close()
 
 
 def _ready() -> None:

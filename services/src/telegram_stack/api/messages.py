@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import msgspec
@@ -10,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from telegram_stack.api import params, queries
-from telegram_stack.api.answers import Success, json, success
+from telegram_stack.api.answers import Success, encode, json, success, tagged
+from telegram_stack.api.cached import Answers
 from telegram_stack.api.errors import not_found
 from telegram_stack.api.message_ids import find_key, read_ids, resolve
 from telegram_stack.api.operation import Operation
@@ -56,8 +58,9 @@ class MarkProcessed(msgspec.Struct, rename="camel"):
 class Messages:
     """The endpoints of ``/api/messages``. `consumer` is the one whose processing state is shown."""
 
-    def __init__(self, pool: Pool, consumer: str) -> None:
+    def __init__(self, pool: Pool, answers: Answers, consumer: str) -> None:
         self._pool = pool
+        self._answers = answers
         self._consumer = consumer
 
     def operations(self) -> Sequence[Operation]:
@@ -107,15 +110,17 @@ class Messages:
         ascending = SORT.of(query) == "asc"
         limit, offset = LIMIT.of(query), OFFSET.of(query)
         query.finish()
-        rows, total = await transaction(
-            self._pool,
-            lambda connection: queries.list_messages(
+
+        async def make(connection: Connection) -> MessagePage:
+            rows, total = await queries.list_messages(
                 connection, self._consumer, wanted, ascending=ascending, limit=limit, offset=offset
-            ),
-        )
-        more = offset + len(rows) < total
-        pagination = Pagination(total=total, limit=limit, offset=offset, has_more=more)
-        return json(MessagePage(data=rows, pagination=pagination, next_cursor=None))
+            )
+            more = offset + len(rows) < total
+            pagination = Pagination(total=total, limit=limit, offset=offset, has_more=more)
+            return MessagePage(data=rows, pagination=pagination, next_cursor=None)
+
+        name = ("messages", self._consumer, asdict(wanted), ascending, limit, offset)
+        return tagged(request, await self._answers.get(name, wanted.channels, make))
 
     async def get(self, request: Request) -> Response:
         """One message by its row id."""
@@ -128,7 +133,7 @@ class Messages:
         message = await transaction(self._pool, work)
         if message is None:
             raise not_found(f"Message {name}")
-        return success(message)
+        return tagged(request, encode(Success(data=message)))
 
     async def unprocessed(self, request: Request) -> Response:
         """The oldest messages of a channel that a consumer has not processed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from telegram_stack.api.answers import failure
 from telegram_stack.api.errors import ApiError
+from telegram_stack.api.limits import RateLimit
 from telegram_stack.api.params import Param
 from telegram_stack.api.tokens import Scope, Token, find, presented
 from telegram_stack.database import DatabaseUnavailableError
@@ -49,8 +50,11 @@ class Operation:
 class Guard:
     """Lets in who may, counts, and puts errors into the envelope."""
 
-    def __init__(self, tokens: tuple[Token, ...]) -> None:
+    def __init__(self, tokens: tuple[Token, ...], limit: RateLimit, exempt: Collection[str] = ()) -> None:
+        """`exempt` names tokens that may ask as often as they like."""
         self._tokens = tokens
+        self._limit = limit
+        self._exempt = frozenset(exempt)
 
     def route(self, operation: Operation) -> Route:
         """`operation` behind its scope."""
@@ -58,6 +62,7 @@ class Guard:
 
         async def answer(request: Request) -> Response:
             started = time.perf_counter()
+            request.state.limits = {}
             try:
                 if scope is not None:
                     self._authorize(request, scope)
@@ -69,6 +74,7 @@ class Guard:
             except Exception:
                 REQUESTS.labels(request.method, path, 500).inc()
                 raise
+            response.headers.update(request.state.limits)
             REQUESTS.labels(request.method, path, response.status_code).inc()
             SECONDS.labels(path).observe(time.perf_counter() - started)
             return response
@@ -76,12 +82,24 @@ class Guard:
         return Route(path, answer, methods=[operation.method])
 
     def _authorize(self, request: Request, scope: Scope) -> None:
+        """Raises ApiError 429, 401 or 403."""
         secret = presented(request.headers)
+        token = find(self._tokens, secret) if secret is not None else None
+        self._count(request, token)
         if secret is None:
             raise ApiError(401, "token_missing", "A token is needed, in X-API-Key or Authorization: Bearer")
-        token = find(self._tokens, secret)
         if token is None:
             raise ApiError(401, "token_unknown", "The token is not known")
         if token.scope < scope:
             raise ApiError(403, "scope_missing", f"This needs a token of scope {scope.name.lower()}")
         request.state.token = token
+
+    def _count(self, request: Request, token: Token | None) -> None:
+        """A client is a token's name, or an address as long as it has none."""
+        if token is not None and token.name in self._exempt:
+            return
+        address = request.client.host if request.client else "unknown"
+        verdict = self._limit.take(f"token {token.name}" if token else f"address {address}")
+        request.state.limits = verdict.headers()
+        if not verdict.allowed:
+            raise ApiError(429, "rate_limited", f"More than {verdict.limit} requests a minute: try later")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ STATUSES = (
 MAX_LIMIT = 10_000
 MAX_OFFSET = 10_000_000
 MAX_BODY = 1 << 20
+BODY_SECONDS = 10.0
 _CHANNEL_BASE = 1_000_000_000_000
 _BIGINT = 1 << 63
 
@@ -217,12 +219,16 @@ def from_path(request: Request, name: str, read: Callable[[str], T]) -> T:
 
 
 async def body(request: Request, kind: type[S]) -> S:
-    """The JSON body as `kind`; raises ApiError 422 that names the member, or 413."""
+    """The JSON body as `kind`; raises ApiError 422 that names the member, 413, or 408."""
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_BODY:
-            raise ApiError(413, "too_large", f"The body has more than {MAX_BODY} bytes")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > MAX_BODY:
+                    raise ApiError(413, "too_large", f"The body has more than {MAX_BODY} bytes")
+    except TimeoutError:
+        raise ApiError(408, "body_timeout", f"The body did not come within {BODY_SECONDS:g} s") from None
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:

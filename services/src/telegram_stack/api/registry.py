@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from telegram_stack.api import params
-from telegram_stack.api.answers import Success, success
+from telegram_stack.api.answers import Success, encode, success, tagged
 from telegram_stack.api.errors import ApiError, FieldError, invalid, not_found
 from telegram_stack.api.operation import Operation
 from telegram_stack.api.params import Param
@@ -94,9 +94,9 @@ class Registry:
             ),
         )
 
-    async def page(self, _request: Request) -> Response:
+    async def page(self, request: Request) -> Response:
         """The registry."""
-        return success(await transaction(self._pool, list_channels))
+        return tagged(request, encode(Success(data=await transaction(self._pool, list_channels))))
 
     async def add(self, request: Request) -> Response:
         """Register a channel."""
