@@ -9,13 +9,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 from telegram_stack.api.answers import http_error, unexpected
 from telegram_stack.api.cached import Answers
+from telegram_stack.api.changes import Changes
 from telegram_stack.api.config import ApiConfig
+from telegram_stack.api.export import Export
 from telegram_stack.api.health import Health
+from telegram_stack.api.history import History
 from telegram_stack.api.limits import RateLimit
 from telegram_stack.api.messages import Messages
 from telegram_stack.api.middleware import SecurityHeaders
 from telegram_stack.api.operation import Guard, Operation
 from telegram_stack.api.registry import Registry
+from telegram_stack.api.search import Search
 from telegram_stack.api.service import Service
 from telegram_stack.api.tokens import HEADERS, Token
 from telegram_stack.cache import CacheClient
@@ -35,9 +39,14 @@ class Api:
     ) -> None:
         self._config = config
         self._guard = Guard(tokens, RateLimit(config.rate_limit), config.rate_limit_exempt)
+        answers = Answers(pool, cache)
         self.operations: list[Operation] = [
             *Service(health).operations(),
-            *Messages(pool, Answers(pool, cache), config.consumer).operations(),
+            *Search(answers, config.consumer).operations(),
+            *Export(pool, config.consumer).operations(),
+            *Messages(pool, answers, config.consumer).operations(),
+            *Changes(pool, config.consumer).operations(),
+            *History(pool).operations(),
             *Registry(pool).operations(),
         ]
 

@@ -1,26 +1,23 @@
-"""Messages: read, marked as processed."""
+"""Messages, page by page and one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from telegram_stack.api import params, queries
-from telegram_stack.api.answers import Success, encode, json, success, tagged
+from telegram_stack.api.answers import Success, encode, json, tagged
 from telegram_stack.api.cached import Answers
+from telegram_stack.api.cursor import behind, cursor
 from telegram_stack.api.errors import not_found
-from telegram_stack.api.message_ids import find_key, read_ids, resolve
+from telegram_stack.api.message_ids import find_key
 from telegram_stack.api.operation import Operation
 from telegram_stack.api.params import Param, Query
 from telegram_stack.api.queries import MessageFilter
-from telegram_stack.api.registry import given_channel
-from telegram_stack.api.shapes import Marked, Message, MessagePage, Pagination, Unprocessed
-from telegram_stack.api.tokens import Scope
+from telegram_stack.api.shapes import Message, MessagePage, Pagination, Unprocessed
 from telegram_stack.database import Connection, Pool, transaction
 
 ROW = Param("id", params.row_name, "The message's row id, ours or the one of a legacy table", place="path")
@@ -40,19 +37,12 @@ SORT = Param(
 )
 LIMIT = Param("limit", params.integer(1, params.MAX_LIMIT), "How many at most", default=50)
 OFFSET = Param("offset", params.integer(0, params.MAX_OFFSET), "How many to pass over", default=0)
+CURSOR = Param("cursor", cursor, "nextCursor of the page before; faster than offset, and steady while messages come")
 FILTERS: tuple[Param[object], ...] = (CHANNELS, NUMBERS, STATUSES, SOURCES, SINCE, UNTIL, SEARCH, DELETED)  # type: ignore[assignment]
 
 CHANNEL = Param("channel", params.channel_id, "The channel", default=0, required=True)
 CONSUMER = Param("excludeProcessedBy", params.words(63), "The consumer that has not processed them")
 MANY = Param("limit", params.integer(1, params.MAX_LIMIT), "How many at most", default=1000)
-
-
-class MarkProcessed(msgspec.Struct, rename="camel"):
-    """Body of mark-processed. Ids are Telegram's message ids (with the channel where ambiguous) or row ids."""
-
-    message_ids: Annotated[list[int | str], msgspec.Meta(min_length=1, max_length=params.MAX_LIMIT)]
-    processed_by: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-    channel_id: int | str | None = None
 
 
 class Messages:
@@ -71,7 +61,7 @@ class Messages:
                 path="/api/messages",
                 endpoint=self.page,
                 summary="A page of messages, the newest first",
-                params=(*FILTERS, SORT, LIMIT, OFFSET),
+                params=(*FILTERS, SORT, LIMIT, OFFSET, CURSOR),
                 answer=MessagePage,
             ),
             Operation(
@@ -81,16 +71,6 @@ class Messages:
                 summary="The oldest messages of a channel that a consumer has not processed",
                 params=(CHANNEL, STATUSES, CONSUMER, MANY),
                 answer=Unprocessed,
-            ),
-            Operation(
-                method="POST",
-                path="/api/messages/mark-processed",
-                endpoint=self.mark_processed,
-                summary="Mark messages as processed by a consumer",
-                scope=Scope.WRITE,
-                body=MarkProcessed,
-                answer=Success[Marked],
-                errors=(409,),
             ),
             Operation(
                 method="GET",
@@ -108,18 +88,25 @@ class Messages:
         query = Query(request.query_params)
         wanted = read_filter(query)
         ascending = SORT.of(query) == "asc"
-        limit, offset = LIMIT.of(query), OFFSET.of(query)
+        limit, offset, place = LIMIT.of(query), OFFSET.of(query), CURSOR.of(query)
+        query.refuse(CURSOR.name, "goes with the filters of its page, without offset", when=bool(place and offset))
         query.finish()
 
-        async def make(connection: Connection) -> MessagePage:
+        async def numbered(connection: Connection) -> MessagePage:
             rows, total = await queries.list_messages(
                 connection, self._consumer, wanted, ascending=ascending, limit=limit, offset=offset
             )
             more = offset + len(rows) < total
-            pagination = Pagination(total=total, limit=limit, offset=offset, has_more=more)
-            return MessagePage(data=rows, pagination=pagination, next_cursor=None)
+            return page_of(rows, Pagination(total=total, limit=limit, offset=offset, has_more=more))
 
-        name = ("messages", self._consumer, asdict(wanted), ascending, limit, offset)
+        async def following(connection: Connection) -> MessagePage:
+            rows = await queries.list_behind(
+                connection, self._consumer, wanted, place, ascending=ascending, limit=limit + 1
+            )
+            return page_of(rows[:limit], Pagination(limit=limit, has_more=len(rows) > limit))
+
+        name = ("messages", self._consumer, asdict(wanted), ascending, limit, offset, place)
+        make = following if place else numbered
         return tagged(request, await self._answers.get(name, wanted.channels, make))
 
     async def get(self, request: Request) -> Response:
@@ -149,20 +136,6 @@ class Messages:
         filters = {"channel": str(channel), "status": statuses, "excludeProcessedBy": consumer, "limit": limit}
         return json(Unprocessed(data=rows, count=len(rows), filters=filters))
 
-    async def mark_processed(self, request: Request) -> Response:
-        """Mark messages as processed by a consumer."""
-        body = await params.body(request, MarkProcessed)
-        channel = None if body.channel_id is None else given_channel(body.channel_id)
-        ids = read_ids(body.message_ids)
-
-        async def work(connection: Connection) -> tuple[int, list[str]]:
-            keys = await resolve(connection, ids, channel)
-            updated = await queries.mark_processed(connection, body.processed_by, sorted(set(keys.values())))
-            return updated, [str(given) for given, _ in ids if given not in keys]
-
-        updated, missing = await transaction(self._pool, work)
-        return success(Marked(requested=len(body.message_ids), updated=updated, not_found=missing))
-
 
 def read_filter(query: Query) -> MessageFilter:
     """Which messages a query asks for."""
@@ -176,3 +149,9 @@ def read_filter(query: Query) -> MessageFilter:
         search=SEARCH.of(query),
         include_deleted=DELETED.of(query),
     )
+
+
+def page_of(rows: Sequence[Message], pagination: Pagination) -> MessagePage:
+    """A page, with the cursor of the next one where there is one."""
+    next_cursor = behind(rows[-1]) if rows and pagination.has_more else None
+    return MessagePage(data=list(rows), pagination=pagination, next_cursor=next_cursor)

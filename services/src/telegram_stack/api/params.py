@@ -100,6 +100,11 @@ class Query:
         if not any(value.strip() for value in self._params.getlist(name)):
             self._errors.append(FieldError(name, "is required"))
 
+    def refuse(self, name: str, reason: str, *, when: bool) -> None:
+        """Complain about a parameter that does not go with the others."""
+        if when:
+            self._errors.append(FieldError(name, reason))
+
     def finish(self) -> None:
         """Raise ApiError 422 when anything was wrong."""
         if self._errors:
@@ -218,8 +223,11 @@ def from_path(request: Request, name: str, read: Callable[[str], T]) -> T:
         raise invalid([FieldError(name, str(error))]) from error
 
 
-async def body(request: Request, kind: type[S]) -> S:
-    """The JSON body as `kind`; raises ApiError 422 that names the member, 413, or 408."""
+async def body(request: Request, kind: type[S], *, may_be_empty: bool = False) -> S:
+    """The JSON body as `kind`; no body is a blank one where it `may_be_empty`.
+
+    Raises ApiError 422 that names the member, 413, or 408.
+    """
     content = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -230,7 +238,7 @@ async def body(request: Request, kind: type[S]) -> S:
     except TimeoutError:
         raise ApiError(408, "body_timeout", f"The body did not come within {BODY_SECONDS:g} s") from None
     try:
-        return msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(content or b"{}" if may_be_empty else content, type=kind)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `$")
         raise invalid([FieldError(place.rstrip("`").lstrip(".") or "body", reason)]) from error
