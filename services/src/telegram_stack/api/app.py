@@ -21,6 +21,7 @@ from telegram_stack.api.operation import Guard, Operation
 from telegram_stack.api.registry import Registry
 from telegram_stack.api.search import Search
 from telegram_stack.api.service import Service
+from telegram_stack.api.stream import Stream
 from telegram_stack.api.tokens import HEADERS, Token
 from telegram_stack.cache import CacheClient
 from telegram_stack.database import Pool
@@ -44,6 +45,7 @@ class Api:
             *Service(health).operations(),
             *Search(answers, config.consumer).operations(),
             *Export(pool, config.consumer).operations(),
+            *Stream(pool, config.consumer).operations(),
             *Messages(pool, answers, config.consumer).operations(),
             *Changes(pool, config.consumer).operations(),
             *History(pool).operations(),

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from telegram_stack.api.errors import ApiError, FieldError, invalid
@@ -77,10 +76,17 @@ class Param(Generic[T]):
         return from_path(request, self.name, self.reader)
 
 
+class Values(Protocol):
+    """Query parameters, or headers."""
+
+    def getlist(self, key: str) -> list[str]:
+        """All values of a name."""
+
+
 class Query:
     """Takes parameters one by one and remembers what was wrong; `finish` raises it. Empty ones count as absent."""
 
-    def __init__(self, params: QueryParams) -> None:
+    def __init__(self, params: Values) -> None:
         self._params = params
         self._errors: list[FieldError] = []
 
