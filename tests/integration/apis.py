@@ -17,6 +17,7 @@ from tests.integration.servers import Cable, Postgres, cable, postgres, postgres
 
 from telegram_stack.api.app import Api
 from telegram_stack.api.config import ApiConfig
+from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.health import Health
 from telegram_stack.api.tokens import parse_tokens
 from telegram_stack.cache import CacheClient
@@ -71,11 +72,13 @@ async def api(
     port: int,
     folder: Path,
     cache: CacheClient | None = None,
+    *,
     token: str = WRITER,
+    gateway: GatewayClient | None = None,
     **settings: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API over the database behind `port`."""
-    async with application(database, port, folder, cache, **settings) as made:
+    async with application(database, port, folder, cache, gateway=gateway, **settings) as made:
         transport = httpx.ASGITransport(made.application())
         async with httpx.AsyncClient(
             transport=transport, base_url="http://api", headers={"X-API-Key": token}
@@ -85,7 +88,13 @@ async def api(
 
 @contextlib.asynccontextmanager
 async def application(
-    database: Postgres, port: int, folder: Path, cache: CacheClient | None = None, **settings: Any
+    database: Postgres,
+    port: int,
+    folder: Path,
+    cache: CacheClient | None = None,
+    *,
+    gateway: GatewayClient | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Api]:
     """The API itself."""
     password = folder / "password"
@@ -98,7 +107,8 @@ async def application(
         return None
 
     settings = {"rate_limit": 1_000_000, **settings}
-    yield Api(ApiConfig(database=config, **settings), pool, parse_tokens(TOKENS), Health({"database": check}), cache)
+    health = Health({"database": check})
+    yield Api(ApiConfig(database=config, **settings), pool, parse_tokens(TOKENS), health, cache=cache, gateway=gateway)
     await pool.close()
 
 

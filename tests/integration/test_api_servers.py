@@ -230,13 +230,13 @@ async def test_a_restarted_database_costs_no_request(
 class Process:
     """The API as systemd runs it."""
 
-    def __init__(self, database: Postgres, folder: Path, tokens: str) -> None:
+    def __init__(self, database: Postgres, folder: Path, tokens: str, settings: str = "") -> None:
         secrets = {"postgres-password": database.password, "redis-password": "none", "tokens": tokens}
         for name, secret in secrets.items():
             (folder / name).write_text(secret)
         self.port = free_port()
         config = folder / "api.toml"
-        config.write_text(f'port = {self.port}\n[database]\nuser = "telegram_api"\nport = {database.port}\n')
+        config.write_text(f'{settings}port = {self.port}\n[database]\nuser = "telegram_api"\nport = {database.port}\n')
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(folder / "notify"))
         self._notifications.settimeout(30)

@@ -11,7 +11,13 @@ from telegram_stack.api.answers import http_error, unexpected
 from telegram_stack.api.cached import Answers
 from telegram_stack.api.changes import Changes
 from telegram_stack.api.config import ApiConfig
+from telegram_stack.api.dashboards import Dashboards
+from telegram_stack.api.docs import Docs
+from telegram_stack.api.erasure import Erasures
 from telegram_stack.api.export import Export
+from telegram_stack.api.failures import Failures
+from telegram_stack.api.gateway import Gateway
+from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.health import Health
 from telegram_stack.api.history import History
 from telegram_stack.api.limits import RateLimit
@@ -36,8 +42,12 @@ class Api:
         pool: Pool,
         tokens: tuple[Token, ...],
         health: Health,
+        *,
         cache: CacheClient | None = None,
+        gateway: GatewayClient | None = None,
     ) -> None:
+        """`gateway` defaults to one as `config` says."""
+        client = gateway or GatewayClient(config.gateway)
         self._config = config
         self._guard = Guard(tokens, RateLimit(config.rate_limit), config.rate_limit_exempt)
         answers = Answers(pool, cache)
@@ -50,7 +60,12 @@ class Api:
             *Changes(pool, config.consumer).operations(),
             *History(pool).operations(),
             *Registry(pool).operations(),
+            *Erasures(pool, cache, config.consumer).operations(),
+            *Failures(pool).operations(),
+            *Dashboards(config, pool, client).operations(),
+            *Gateway(client).operations(),
         ]
+        self.operations += Docs(self.operations).operations()
 
     def application(self) -> Starlette:
         """The ASGI application."""

@@ -51,7 +51,7 @@ class Export:
                 endpoint=self.export,
                 summary="All messages of a filter as one stream; one that ends early was cut off by an error",
                 params=(*FILTERS, SORT, FORMAT),
-                media="application/x-ndjson",
+                media=tuple(_MEDIA.values()),
             ),
         )
 

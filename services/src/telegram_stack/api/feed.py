@@ -1,7 +1,7 @@
 """What has changed, in the order of its transactions: the source of live streams.
 
 A place in the feed is a snapshot of the database. What a snapshot did not show and a later one does is what came
-between them, whole and once, in whatever order transactions ended. A client that brings its place goes on exactly there.
+between them, whole and once, in whatever order transactions ended. A client that brings its place goes on just there.
 """
 
 from __future__ import annotations

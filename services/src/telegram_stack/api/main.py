@@ -9,6 +9,7 @@ from pathlib import Path
 from telegram_stack import program
 from telegram_stack.api.app import Api
 from telegram_stack.api.config import ApiConfig
+from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.health import Health, checks
 from telegram_stack.api.service import NAME
 from telegram_stack.api.tokens import TokenFileError, parse_tokens
@@ -34,7 +35,8 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
         raise ConfigError(Path(config.tokens_file), [str(error)]) from error
     pool = await open_pool(config.database, NAME)
     cache = open_cache(config.cache)
-    api = Api(config, pool, tokens, Health(checks(config, pool)), cache)
+    gateway = GatewayClient(config.gateway)
+    api = Api(config, pool, tokens, Health(checks(config, pool)), cache=cache, gateway=gateway)
     http = asyncio.create_task(
         serve(api.application(), config.bind_address, config.port, lambda _port: _ready()), name="http"
     )
@@ -52,6 +54,7 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
         await asyncio.gather(http, dog, stopping, return_exceptions=True)
         await pool.close(timeout=2)
         await cache.close()
+        await gateway.close()
 
 
 def _ready() -> None:

@@ -63,6 +63,7 @@ class Messages:
                 summary="A page of messages, the newest first",
                 params=(*FILTERS, SORT, LIMIT, OFFSET, CURSOR),
                 answer=MessagePage,
+                tagged=True,
             ),
             Operation(
                 method="GET",
@@ -79,6 +80,7 @@ class Messages:
                 summary="One message",
                 params=(ROW,),
                 answer=Success[Message],
+                tagged=True,
                 errors=(404,),
             ),
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -31,7 +31,8 @@ class Operation:
     """One method of one path. `scope` None: for everybody.
 
     `answer` is the type of the whole JSON body, or None where `media` is not JSON. `errors` are the statuses that this
-    operation has beside those that follow from `scope`, `params` and `body`.
+    operation has beside those that follow from `scope`, `params` and `body`; `others` are answers with a body of their
+    own. `tagged`: it has an ETag, and 304 for who has it.
     """
 
     method: str
@@ -42,9 +43,11 @@ class Operation:
     params: Sequence[Param[Any]] = ()
     body: type[msgspec.Struct] | None = None
     answer: Any = None
-    media: str = "application/json"
+    media: Sequence[str] = ("application/json",)
     status: int = 200
     errors: Sequence[int] = ()
+    others: Mapping[int, Any] = field(default_factory=dict)
+    tagged: bool = False
 
 
 class Guard:

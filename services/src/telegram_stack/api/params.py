@@ -132,7 +132,8 @@ def integer(low: int, high: int) -> Reader[int]:
     """A reader of whole numbers from `low` to `high`."""
 
     def read(text: str) -> int:
-        if not (text.lstrip("-").isascii() and text.lstrip("-").isdigit()) or not low <= int(text[:20]) <= high:
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 20 and low <= int(text) <= high):
             raise ValueError(f"must be a whole number from {low} to {high}")
         return int(text)
 

@@ -59,6 +59,7 @@ class Registry:
                 endpoint=self.page,
                 summary="The registered channels",
                 answer=Success[list[Channel]],
+                tagged=True,
             ),
             Operation(
                 method="POST",

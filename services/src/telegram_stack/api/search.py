@@ -40,6 +40,7 @@ class Search:
                 summary="Messages by their words, in the language of the database's search, the newest first",
                 params=(WORDS, CHANNEL, LIMIT, CURSOR),
                 answer=MessagePage,
+                tagged=True,
             ),
         )
 

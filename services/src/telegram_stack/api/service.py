@@ -59,6 +59,7 @@ class Service:
                 summary="The health of the API and of what it stands on; 503 with the same body when unhealthy",
                 scope=None,
                 answer=Report,
+                others={503: Report},
             ),
             Operation(
                 method="GET",
@@ -66,7 +67,7 @@ class Service:
                 endpoint=self.metrics,
                 summary="Figures for Prometheus",
                 scope=None,
-                media="text/plain",
+                media=("text/plain",),
             ),
         )
 
@@ -77,6 +78,8 @@ class Service:
             "metrics": "/metrics",
             "messages": "/api/messages",
             "channels": "/api/channels",
+            "docs": "/docs",
+            "openapi": "/openapi.json",
         }
         return json(Info(NAME, program.version(), "running", utc_now(), endpoints))
 

@@ -47,7 +47,7 @@ class Stream:
                 endpoint=self.listen,
                 summary="New, edited and deleted messages as they are stored (Server-Sent Events)",
                 params=(CHANNELS, LAST, RESUME),
-                media="text/event-stream",
+                media=("text/event-stream",),
             ),
         )
 
