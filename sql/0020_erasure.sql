@@ -216,5 +216,5 @@ $$;
 -- Who can delete nothing else can do this, on the record.
 REVOKE ALL ON FUNCTION telegram.begin_erasure, telegram.continue_erasure FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION telegram.begin_erasure, telegram.continue_erasure TO telegram_api;
-GRANT SELECT ON telegram.erasures TO telegram_api;
+GRANT SELECT ON telegram.erasures, telegram.erased TO telegram_api;
 GRANT SELECT ON telegram.erased TO telegram_ingest;

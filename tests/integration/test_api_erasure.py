@@ -96,8 +96,8 @@ async def test_a_message_is_erased_everywhere_and_does_not_come_back(
     )
     assert answer.status_code == 201, answer.text
     places = {place["place"]: place["state"] for place in answer.json()["data"]["places"]}
-    assert (places.pop("store"), places.pop("cache")) == ("erased", "erased")
-    assert places.keys() == {"queue", "spool", "photos", "backups", "exports"}
+    assert (places.pop("store"), places.pop("cache"), places.pop("photos")) == ("erased", "erased", "unavailable")
+    assert places.keys() == {"queue", "spool", "backups", "exports"}
     assert await listed(admin, api_channel) == [2]
     assert left(data) == {table: [2] for table in _TABLES}
     assert cached.get(cache_keys.message(api_channel, 1)) is None

@@ -114,8 +114,23 @@ async def test_backfill_photos_and_state_over_the_api(
         photo = await http.get(f"{BASE}/photos/{channel}/{number}")
         assert (photo.status_code, photo.headers["Content-Type"]) == (200, "image/jpeg")
         assert photo.content == expected(telegram, (channel, number))
+        kept = tmp_path / "photos" / f"{channel}_{number}.jpg"
+        assert kept.exists()
+        admin = {"X-API-Key": ADMIN}
+        order = {"channelId": str(channel), "messageId": number, "reason": "r"}
+        erased = await http.post("/api/erasures", json=order, headers=admin)
+        places = {place["place"]: place["state"] for place in erased.json()["data"]["places"]}
+        assert (places["photos"], kept.exists()) == ("erased", False)
+        gone = await http.get(f"{BASE}/photos/{channel}/{number}")
+        assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
         missing = await http.get(f"{BASE}/photos/{channel}/999999")
         assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+        [(channel, number)] = post_photos(telegram, 1)
+        assert (await http.get(f"{BASE}/photos/{channel}/{number}")).status_code == 200
+        order = {"channelId": str(channel), "wholeChannel": True, "reason": "r"}
+        await http.post("/api/erasures", json=order, headers=admin)
+        assert list((tmp_path / "photos").glob("*.jpg")) == []
+        assert (await http.get(f"{BASE}/photos/{channel}/{number}")).status_code == 404
         figures = (await http.get(f"{BASE}/metrics")).json()["data"]
         assert any(figure["name"] == "telegram_connection_status" for figure in figures)
         overview = (await http.get(f"{BASE}/overview")).json()["data"]

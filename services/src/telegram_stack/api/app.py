@@ -60,10 +60,10 @@ class Api:
             *Changes(pool, config.consumer).operations(),
             *History(pool).operations(),
             *Registry(pool).operations(),
-            *Erasures(pool, cache, config.consumer).operations(),
+            *Erasures(pool, cache, client, config.consumer).operations(),
             *Failures(pool).operations(),
             *Dashboards(config, pool, client).operations(),
-            *Gateway(client).operations(),
+            *Gateway(client, pool).operations(),
         ]
         self.operations += Docs(self.operations).operations()
 

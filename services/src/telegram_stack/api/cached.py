@@ -29,13 +29,12 @@ ANSWERS = Counter(
     ["result"],
 )
 
+# A snapshot says nothing on another server.
 _CHECK = """
-SELECT pg_current_snapshot()::text, pg_postmaster_start_time()::text,
-  pg_postmaster_start_time()::text = %(server)s
-    AND telegram.unchanged_since(%(snapshot)s::pg_snapshot, %(channels)b::bigint[])
+SELECT CASE WHEN pg_postmaster_start_time()::text = %(server)s
+  THEN telegram.unchanged_since(%(snapshot)s::pg_snapshot, %(channels)b::bigint[]) ELSE false END
 """
-# A snapshot says nothing on another server, nor behind a crash, after which numbers may come again.
-_LOOK = "SELECT pg_current_snapshot()::text, pg_postmaster_start_time()::text, false"
+_LOOK = "SELECT pg_current_snapshot()::text, pg_postmaster_start_time()::text"
 
 
 class _Kept(msgspec.Struct, array_like=True, frozen=True):
@@ -66,25 +65,29 @@ class Answers:
         key = _key(name)
         kept, result = await self._read(key)
 
-        async def work(connection: Connection) -> tuple[str, _Kept]:
-            if kept is None:
-                cursor = await connection.execute(_LOOK)
-            else:
-                wanted = list(channels) or None
-                values = {"server": kept.server, "snapshot": kept.snapshot, "channels": wanted}
-                cursor = await connection.execute(_CHECK, values)
-            row = await cursor.fetchone()
-            assert row is not None
-            snapshot, server, holds = row
-            if kept is not None and holds:
-                return "hit", kept
-            return result, _Kept(snapshot, server, _json.encode(await make(connection)))
+        if kept is not None and await self._holds(kept, channels):
+            ANSWERS.labels("hit").inc()
+            return kept.body
 
-        found, answer = await transaction(self._pool, work)
-        ANSWERS.labels(found).inc()
-        if found in {"miss", "changed"} and len(answer.body) <= _LARGEST:
+        async def work(connection: Connection) -> _Kept:
+            [(snapshot, server)] = await (await connection.execute(_LOOK)).fetchall()
+            return _Kept(snapshot, server, _json.encode(await make(connection)))
+
+        answer = await transaction(self._pool, work)
+        ANSWERS.labels(result).inc()
+        if result != "unavailable" and len(answer.body) <= _LARGEST:
             await self._write(key, answer)
         return answer.body
+
+    async def _holds(self, kept: _Kept, channels: Sequence[int]) -> bool:
+        """Whether the database would answer the same now."""
+        values = {"server": kept.server, "snapshot": kept.snapshot, "channels": list(channels) or None}
+
+        async def work(connection: Connection) -> bool:
+            [(holds,)] = await (await connection.execute(_CHECK, values)).fetchall()
+            return bool(holds)
+
+        return await transaction(self._pool, work, one_statement=True)
 
     async def _read(self, key: str) -> tuple[_Kept | None, str]:
         if self._cache is None:

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from telegram_stack import cache_keys
 from telegram_stack.api import params
 from telegram_stack.api.answers import Success, success
-from telegram_stack.api.errors import FieldError, invalid
+from telegram_stack.api.errors import ApiError, FieldError, invalid
+from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.operation import Operation
 from telegram_stack.api.params import Param, Query
 from telegram_stack.api.registry import given_channel
@@ -29,7 +30,6 @@ _COLUMNS = "id, channel_id, message_id, requested_by, reason, requested_at, fini
 _ELSEWHERE = (
     ("queue", "what waits in a consumer's queue is processed yet; maintenance erases its traces for a week"),
     ("spool", "the gateway keeps its last 10,000 events on its disk until newer ones push them out"),
-    ("photos", "a photo in the gateway's cache stays until others push it out"),
     ("backups", "each set keeps it until its own retention ends; a restore of one brings it back: erase it again then"),
     ("exports", "what was exported, pushed or streamed is with its receivers"),
 )
@@ -75,8 +75,9 @@ class Outcome(msgspec.Struct):
 class Erasures:
     """``/api/erasures``."""
 
-    def __init__(self, pool: Pool, cache: CacheClient | None, consumer: str) -> None:
+    def __init__(self, pool: Pool, cache: CacheClient | None, gateway: GatewayClient, consumer: str) -> None:
         self._pool = pool
+        self._gateway = gateway
         self._cache = cache
         self._consumer = consumer
 
@@ -128,7 +129,8 @@ class Erasures:
         while not await transaction(self._pool, step):
             pass
         [record] = await transaction(self._pool, lambda connection: _records(connection, 1, number))
-        places = [Place("store", "erased", f"{record.erased_rows} rows"), cached]
+        photos = await self._forget_photos(channel, message)
+        places = [Place("store", "erased", f"{record.erased_rows} rows"), cached, photos]
         places += [Place(name, "remains", detail) for name, detail in _ELSEWHERE]
         return success(Outcome(record, places), 201)
 
@@ -138,6 +140,14 @@ class Erasures:
         limit = LIMIT.of(query)
         query.finish()
         return success(await transaction(self._pool, lambda connection: _records(connection, limit)))
+
+    async def _forget_photos(self, channel: int, message: int | None) -> Place:
+        """Take them out of the gateway's cache. The API gives no photo of an erased message any more."""
+        try:
+            await self._gateway.ask("DELETE", f"/photo/{channel}" + ("" if message is None else f"/{message}"))
+        except ApiError as error:
+            return Place("photos", "unavailable", f"{error.message}; ask for the same erasure again when it is there")
+        return Place("photos", "erased", "what the gateway kept of them")
 
     async def _forget(self, channel: int, message: int | None) -> Place:
         """Take it out of the cache, where everything expires within two hours anyway."""

@@ -12,17 +12,27 @@ from starlette.responses import Response
 
 from telegram_stack.api import params
 from telegram_stack.api.answers import Success, success
-from telegram_stack.api.errors import FieldError, invalid
+from telegram_stack.api.errors import FieldError, invalid, not_found
 from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.operation import Operation
 from telegram_stack.api.params import Param
 from telegram_stack.api.registry import given_channel
 from telegram_stack.api.tokens import Scope
+from telegram_stack.database import Connection, Pool, transaction
 
 BASE = "/api/telegram-gateway"
 CHANNEL = Param("channelId", params.channel_id, "The channel's marked id (-100…)", place="path")
 MESSAGE = Param("messageId", params.integer(1, (1 << 31) - 1), "Telegram's number of the message", place="path")
 PHOTO_SECONDS = 60.0
+
+# Of an erased channel only what came later is stored.
+_ERASED = """
+SELECT true FROM telegram.erased AS e WHERE e.channel_id = %(channel)s AND (
+  e.message_id = %(message)s OR e.message_id = 0 AND NOT EXISTS (
+    SELECT FROM telegram.message_keys AS k WHERE k.channel_id = %(channel)s AND k.message_id = %(message)s
+  )
+)
+"""
 
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
@@ -88,8 +98,9 @@ class PushReplay(msgspec.Struct):
 class Gateway:
     """What the gateway does on request."""
 
-    def __init__(self, client: GatewayClient) -> None:
+    def __init__(self, client: GatewayClient, pool: Pool) -> None:
         self._client = client
+        self._pool = pool
 
     def operations(self) -> Sequence[Operation]:
         """What can be asked."""
@@ -206,7 +217,15 @@ class Gateway:
 
     async def photo(self, request: Request) -> Response:
         """The JPEG, which may have to come from Telegram first."""
-        path = f"/photo/{CHANNEL.in_path(request)}/{MESSAGE.in_path(request)}"
+        channel, message = CHANNEL.in_path(request), MESSAGE.in_path(request)
+
+        async def erased(connection: Connection) -> bool:
+            cursor = await connection.execute(_ERASED, {"channel": channel, "message": message})
+            return bool(await cursor.fetchone())
+
+        if await transaction(self._pool, erased):
+            raise not_found(f"A photo of message {message} of channel {channel}")
+        path = f"/photo/{channel}/{message}"
         answer = await self._client.ask("GET", path, timeout=PHOTO_SECONDS)
         headers = {"Cache-Control": "private, max-age=3600"}
         return Response(answer.content, media_type="image/jpeg", headers=headers)
