@@ -162,8 +162,9 @@ def _write_configs(running: Stack, folder: Path, ports: dict[str, int]) -> None:
         f'sentinels = ["127.0.0.1:{way["worker-sentinel"]}"]\n'
     )
     (folder / "api.toml").write_text(
+        f"rate_limit = 1000000\n"  # the probe asks ten times a second
         f'port = {ports["api"]}\n[database]\nuser = "telegram_api"\nport = {way["api-pgbouncer"]}\n'
-        f'[cache]\nsentinel_name = "{NAME}"\nsentinels = ["127.0.0.1:{way["api-sentinel"]}"]\n'
+        f'[cache]\nuser = "{brokers.USER}"\nsentinel_name = "{NAME}"\nsentinels = ["127.0.0.1:{way["api-sentinel"]}"]\n'
         f"[gateway]\nport = {ports['gateway']}\n[queue]\nenabled = false\n"
     )
 

@@ -142,7 +142,7 @@ def redis_with_sentinel(folder: Path) -> Iterator[Cache]:
     password, port, sentinel_port = secrets.token_hex(8), free_port(), free_port()
     (folder / "redis.conf").write_text(
         f'bind 127.0.0.1\nport {port}\ndir {folder}\nsave ""\n'
-        f"user default off\nuser {USER} on >{password} ~telegram:* resetchannels +@all\n"
+        f"user default off\nuser {USER} on >{password} ~telegram:* ~api:* resetchannels +@all\n"
         f"user sentinel on >{password} allchannels +@all\n"
     )
     (folder / "sentinel.conf").write_text(

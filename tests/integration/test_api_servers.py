@@ -4,138 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from tests.integration.servers import Cable, Postgres, cable, free_port, postgres, postgres_programs
+from tests.integration.apis import CHANNELS, START, WRITER, Data, listed, needs_postgres
+from tests.integration.servers import Cable, Postgres, free_port
 
-from telegram_stack.api.app import Api
-from telegram_stack.api.health import Health
-from telegram_stack.api.tokens import parse_tokens
-from telegram_stack.database import DatabaseConfig, open_pool, ping
 from telegram_stack.ids import row_id
 
-pytestmark = pytest.mark.skipif(postgres_programs() is None, reason="PostgreSQL is not installed")
+pytestmark = needs_postgres
 
-TOKEN = "writer-token-0123456789"
-START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-_channels = itertools.count(-1_000_000_000_001, -1)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    with postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def channel() -> int:
-    """A channel that only this test has."""
-    return next(_channels)
-
-
-class Data:
-    """Writes what gateway and worker would have written."""
-
-    def __init__(self, connection: psycopg.Connection[Any], channel: int) -> None:
-        self._connection = connection
-        self._channel = channel
-
-    def message(self, number: int, text: str = "hello", **columns: Any) -> str:
-        """One message, a minute later for each number; returns its row id."""
-        moment = START + timedelta(minutes=number)
-        identity = row_id(columns.get("channel_id", self._channel), number)
-        values = {
-            "id": identity,
-            "channel_id": self._channel,
-            "message_id": number,
-            "message_date": moment,
-            "version": 10,
-            "source": "user_client",
-            "message_type": "text",
-            "text": text,
-            "received_at": moment,
-        } | columns
-        names = ", ".join(values)
-        places = ", ".join(f"%({name})s" for name in values)
-        statement = f"INSERT INTO telegram.messages ({names}) VALUES ({places})"  # noqa: S608
-        self._connection.execute(statement.encode(), values)
-        self._connection.execute(
-            "INSERT INTO telegram.message_keys (channel_id, message_id, message_date, version)"
-            " VALUES (%(channel_id)s, %(message_id)s, %(message_date)s, %(version)s)",
-            values,
-        )
-        if "deleted_at" in columns:
-            self._connection.execute(
-                "INSERT INTO telegram.tombstones VALUES (%(channel_id)s, %(message_id)s, %(deleted_at)s, now())", values
-            )
-        return str(identity)
-
-    def legacy_id(self, name: str, number: int) -> None:
-        """The row id that a migrated message had in the legacy table."""
-        self._connection.execute("INSERT INTO telegram.legacy_ids VALUES (%s, %s, %s)", [name, self._channel, number])
-
-    def state(self, number: int, status: str, consumer: str = "signals", **metadata: Any) -> None:
-        """What `consumer` made of a message."""
-        self._connection.execute(
-            "INSERT INTO telegram.processing (consumer, channel_id, message_id, version, status, metadata)"
-            " VALUES (%s, %s, %s, 10, %s, %s)",
-            [consumer, self._channel, number, status, Jsonb(metadata)],
-        )
-
-
-@pytest.fixture
-def data(database: Postgres, channel: int) -> Iterator[Data]:
-    with database.connect() as connection:
-        yield Data(connection, channel)
-
-
-@pytest.fixture
-async def link(database: Postgres) -> AsyncIterator[Cable]:
-    async with cable("127.0.0.1", database.port) as made:
-        yield made
-
-
-@pytest.fixture
-async def http(database: Postgres, link: Cable, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    password = tmp_path / "password"
-    password.write_text(database.password)
-    config = DatabaseConfig(user="telegram_api", password_file=str(password), port=link.port, timeout=1.0)
-    pool = await open_pool(config, "test")
-
-    async def check() -> str | None:
-        await ping(pool)
-        return None
-
-    api = Api(pool, parse_tokens(f"test:write:{TOKEN}"), Health({"database": check}), "signals")
-    transport = httpx.ASGITransport(api.application())
-    async with httpx.AsyncClient(transport=transport, base_url="http://api", headers={"X-API-Key": TOKEN}) as client:
-        yield client
-    await pool.close()
-
-
-async def listed(http: httpx.AsyncClient, channel: int, **query: Any) -> list[int]:
-    """The message ids that a query finds."""
-    answer = await http.get("/api/messages", params={"channelId": channel, **query})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["success"] is True
-    return [int(row["messageId"]) for row in answer.json()["data"]]
+TOKEN = WRITER
 
 
 @pytest.mark.requirement("API-01")
-async def test_a_message_has_the_legacy_names(http: httpx.AsyncClient, data: Data, channel: int) -> None:
+async def test_a_message_has_the_legacy_names(http: httpx.AsyncClient, data: Data, api_channel: int) -> None:
     identity = data.message(
         1,
         "Veja",
@@ -150,7 +42,7 @@ async def test_a_message_has_the_legacy_names(http: httpx.AsyncClient, data: Dat
     message = answer.json()["data"]
     expected = {
         "id": identity,
-        "channelId": str(channel),
+        "channelId": str(api_channel),
         "messageId": "1",
         "threadId": "7",
         "senderId": "8",
@@ -171,13 +63,13 @@ async def test_a_message_has_the_legacy_names(http: httpx.AsyncClient, data: Dat
     assert str(2**61 + 7) not in answer.text
 
 
-async def test_a_message_that_does_not_exist(http: httpx.AsyncClient, channel: int) -> None:
-    answer = await http.get(f"/api/messages/{row_id(channel, 1)}")
+async def test_a_message_that_does_not_exist(http: httpx.AsyncClient, api_channel: int) -> None:
+    answer = await http.get(f"/api/messages/{row_id(api_channel, 1)}")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 @pytest.mark.requirement("API-01")
-async def test_messages_are_found_by_each_filter(http: httpx.AsyncClient, data: Data, channel: int) -> None:
+async def test_messages_are_found_by_each_filter(http: httpx.AsyncClient, data: Data, api_channel: int) -> None:
     data.message(1, "ATIVO: PETR4")
     data.message(2, "100% sure", source="bot")
     data.message(3, "100 percent", received_at=START + timedelta(days=1))
@@ -203,7 +95,7 @@ async def test_messages_are_found_by_each_filter(http: httpx.AsyncClient, data: 
         ({"limit": 1, "offset": 1}, [2]),
         ({"offset": 10}, []),
     ):
-        assert await listed(http, channel, **query) == found, query
+        assert await listed(http, api_channel, **query) == found, query
 
 
 @pytest.mark.requirement("API-01")
@@ -218,26 +110,26 @@ async def test_messages_are_found_by_each_filter(http: httpx.AsyncClient, data: 
     ],
 )
 async def test_pages_say_what_is_left(
-    http: httpx.AsyncClient, data: Data, channel: int, page: dict[str, int | bool]
+    http: httpx.AsyncClient, data: Data, api_channel: int, page: dict[str, int | bool]
 ) -> None:
     for number in range(1, 6):
         data.message(number)
-    query = {"channelId": channel, "limit": page["limit"], "offset": page["offset"]}
+    query = {"channelId": api_channel, "limit": page["limit"], "offset": page["offset"]}
     answer = await http.get("/api/messages", params=query)
     assert answer.json()["pagination"] == page
 
 
-async def test_a_page_counts_by_state_too(http: httpx.AsyncClient, data: Data, channel: int) -> None:
+async def test_a_page_counts_by_state_too(http: httpx.AsyncClient, data: Data, api_channel: int) -> None:
     for number in range(1, 6):
         data.message(number)
         data.state(number, "ignored" if number < 4 else "published")
-    answer = await http.get("/api/messages", params={"channelId": channel, "limit": 2, "status": "ignored"})
+    answer = await http.get("/api/messages", params={"channelId": api_channel, "limit": 2, "status": "ignored"})
     assert answer.json()["pagination"]["total"] == 3
 
 
 @pytest.mark.requirement("API-01")
-async def test_row_ids_of_the_legacy_tables_go_on(http: httpx.AsyncClient, data: Data, channel: int) -> None:
-    old = {str(uuid4()): 1, str(4_000_000_000 - channel % 1_000_000): 2}
+async def test_row_ids_of_the_legacy_tables_go_on(http: httpx.AsyncClient, data: Data, api_channel: int) -> None:
+    old = {str(uuid4()): 1, str(4_000_000_000 - api_channel % 1_000_000): 2}
     for name, number in old.items():
         data.message(number)
         data.legacy_id(name, number)
@@ -251,31 +143,33 @@ async def test_row_ids_of_the_legacy_tables_go_on(http: httpx.AsyncClient, data:
 
 @pytest.mark.requirement("API-01")
 async def test_unprocessed_messages_leave_once_they_are_marked(
-    http: httpx.AsyncClient, data: Data, channel: int
+    http: httpx.AsyncClient, data: Data, api_channel: int
 ) -> None:
     identities = [data.message(number) for number in (1, 2, 3)]
     data.message(4, deleted_at=START)
     data.state(2, "published", consumer="tp-capital")
 
     async def waiting() -> list[str]:
-        query: dict[str, str | int] = {"channel": str(channel), "excludeProcessedBy": "tp-capital", "limit": 100}
+        query: dict[str, str | int] = {"channel": str(api_channel), "excludeProcessedBy": "tp-capital", "limit": 100}
         body = (await http.get("/api/messages/unprocessed", params=query)).json()
         assert body["count"] == len(body["data"])
         assert body["filters"]["excludeProcessedBy"] == "tp-capital"
         return [row["messageId"] for row in body["data"]]
 
     assert await waiting() == ["1", "3"]
-    body = {"messageIds": [1, identities[2], "99"], "processedBy": "tp-capital", "channelId": channel}
+    body = {"messageIds": [1, identities[2], "99"], "processedBy": "tp-capital", "channelId": api_channel}
     answer = await http.post("/api/messages/mark-processed", json=body)
     assert answer.json()["data"] == {"requested": 3, "updated": 2, "notFound": ["99"]}
     assert await waiting() == []
     answer = await http.post("/api/messages/mark-processed", json=body)
     assert answer.json()["data"]["updated"] == 0
-    assert await listed(http, channel, status="received") == [3, 2, 1]  # for the consumer that the API shows
+    assert await listed(http, api_channel, status="received") == [3, 2, 1]  # for the consumer that the API shows
 
 
-async def test_an_id_of_several_channels_needs_its_channel(http: httpx.AsyncClient, data: Data, channel: int) -> None:
-    other = next(_channels)
+async def test_an_id_of_several_channels_needs_its_channel(
+    http: httpx.AsyncClient, data: Data, api_channel: int
+) -> None:
+    other = next(CHANNELS)
     data.message(70)
     identity = data.message(70, channel_id=other)
     body: dict[str, Any] = {"messageIds": [70], "processedBy": "ambiguous"}
@@ -284,34 +178,34 @@ async def test_an_id_of_several_channels_needs_its_channel(http: httpx.AsyncClie
     assert answer.json()["errors"][0]["field"] == "messageIds[0]"
     answer = await http.post("/api/messages/mark-processed", json=body | {"messageIds": [identity]})
     assert answer.json()["data"]["updated"] == 1
-    answer = await http.post("/api/messages/mark-processed", json=body | {"channelId": str(channel)})
+    answer = await http.post("/api/messages/mark-processed", json=body | {"channelId": str(api_channel)})
     assert answer.json()["data"]["updated"] == 1
 
 
 @pytest.mark.requirement("API-01")
-async def test_channels_are_registered_changed_and_taken_out(http: httpx.AsyncClient, channel: int) -> None:
-    answer = await http.post("/api/channels", json={"channelId": channel, "label": "Swing"})
+async def test_channels_are_registered_changed_and_taken_out(http: httpx.AsyncClient, api_channel: int) -> None:
+    answer = await http.post("/api/channels", json={"channelId": api_channel, "label": "Swing"})
     assert answer.status_code == 201
     assert answer.json()["data"]["isActive"] is True
-    assert answer.json()["data"]["channelId"] == answer.json()["data"]["id"] == str(channel)
-    assert (await http.post("/api/channels", json={"channelId": channel})).status_code == 409
-    changed = (await http.put(f"/api/channels/{channel}", json={"description": "d"})).json()["data"]
+    assert answer.json()["data"]["channelId"] == answer.json()["data"]["id"] == str(api_channel)
+    assert (await http.post("/api/channels", json={"channelId": api_channel})).status_code == 409
+    changed = (await http.put(f"/api/channels/{api_channel}", json={"description": "d"})).json()["data"]
     assert (changed["label"], changed["description"]) == ("Swing", "d")
-    assert (await http.put(f"/api/channels/{channel}", json={"label": None})).json()["data"]["label"] is None
-    assert (await http.delete(f"/api/channels/{channel}")).json()["data"]["isActive"] is False
+    assert (await http.put(f"/api/channels/{api_channel}", json={"label": None})).json()["data"]["label"] is None
+    assert (await http.delete(f"/api/channels/{api_channel}")).json()["data"]["isActive"] is False
     rows = {row["id"]: row for row in (await http.get("/api/channels")).json()["data"]}
-    assert rows[str(channel)]["isActive"] is False
-    assert (await http.put(f"/api/channels/{next(_channels)}", json={"label": "x"})).status_code == 404
+    assert rows[str(api_channel)]["isActive"] is False
+    assert (await http.put(f"/api/channels/{next(CHANNELS)}", json={"label": "x"})).status_code == 404
 
 
 @pytest.mark.requirement("API-03")
 async def test_without_its_database_it_says_so_and_comes_back(
-    http: httpx.AsyncClient, link: Cable, data: Data, channel: int
+    http: httpx.AsyncClient, link: Cable, data: Data, api_channel: int
 ) -> None:
     data.message(1)
-    assert await listed(http, channel) == [1]
+    assert await listed(http, api_channel) == [1]
     await link.cut()
-    answer = await http.get("/api/messages", params={"channelId": channel})
+    answer = await http.get("/api/messages", params={"channelId": api_channel})
     assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
     assert answer.headers["Retry-After"]
     health = await http.get("/health")
@@ -320,29 +214,29 @@ async def test_without_its_database_it_says_so_and_comes_back(
     async with asyncio.timeout(20):
         while (await http.get("/health")).status_code != 200:
             await asyncio.sleep(0.1)
-    assert await listed(http, channel) == [1]
+    assert await listed(http, api_channel) == [1]
 
 
 async def test_a_restarted_database_costs_no_request(
-    http: httpx.AsyncClient, link: Cable, data: Data, channel: int
+    http: httpx.AsyncClient, link: Cable, data: Data, api_channel: int
 ) -> None:
     data.message(1)
-    await asyncio.gather(*(listed(http, channel) for _ in range(20)))  # every connection of the pool is open
+    await asyncio.gather(*(listed(http, api_channel) for _ in range(20)))  # every connection of the pool is open
     await link.cut()
     await link.mend()
-    assert await asyncio.gather(*(listed(http, channel) for _ in range(20))) == [[1]] * 20
+    assert await asyncio.gather(*(listed(http, api_channel) for _ in range(20))) == [[1]] * 20
 
 
 class Process:
     """The API as systemd runs it."""
 
-    def __init__(self, database: Postgres, folder: Path, tokens: str) -> None:
+    def __init__(self, database: Postgres, folder: Path, tokens: str, settings: str = "") -> None:
         secrets = {"postgres-password": database.password, "redis-password": "none", "tokens": tokens}
         for name, secret in secrets.items():
             (folder / name).write_text(secret)
         self.port = free_port()
         config = folder / "api.toml"
-        config.write_text(f'port = {self.port}\n[database]\nuser = "telegram_api"\nport = {database.port}\n')
+        config.write_text(f'{settings}port = {self.port}\n[database]\nuser = "telegram_api"\nport = {database.port}\n')
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(folder / "notify"))
         self._notifications.settimeout(30)
@@ -369,8 +263,8 @@ class Process:
         self._notifications.close()
 
 
-def test_the_program_is_ready_serves_and_stops(database: Postgres, tmp_path: Path) -> None:
-    with contextlib.closing(Process(database, tmp_path, f"test:write:{TOKEN}")) as process:
+def test_the_program_is_ready_serves_and_stops(api_database: Postgres, tmp_path: Path) -> None:
+    with contextlib.closing(Process(api_database, tmp_path, f"test:write:{TOKEN}")) as process:
         assert process.notified() == "READY=1"
         url = f"http://127.0.0.1:{process.port}"
         health = httpx.get(f"{url}/health", timeout=20).json()
@@ -385,8 +279,8 @@ def test_the_program_is_ready_serves_and_stops(database: Postgres, tmp_path: Pat
         assert b"confidential" not in output
 
 
-def test_bad_tokens_stop_the_program_with_a_sentence(database: Postgres, tmp_path: Path) -> None:
-    with contextlib.closing(Process(database, tmp_path, "just-a-token")) as process:
+def test_bad_tokens_stop_the_program_with_a_sentence(api_database: Postgres, tmp_path: Path) -> None:
+    with contextlib.closing(Process(api_database, tmp_path, "just-a-token")) as process:
         _, errors = process.running.communicate(timeout=20)
         assert process.running.returncode == 2
         assert b"line 1 is not name:scope:token" in errors

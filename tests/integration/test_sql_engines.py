@@ -297,3 +297,64 @@ def test_any_date_and_size_is_kept(owner: psycopg.Connection[Any], channel: int)
     assert rows == [(past, 4), (future, 6), (NOW, len(long_text))]
     owner.execute("CALL telegram.run_maintenance()")
     assert numbers(owner, "SELECT message_id FROM telegram.search_messages('ação', 10, %s)", channel) == [3]
+
+
+@pytest.mark.requirement("API-06")
+def test_an_edit_keeps_what_it_replaces(owner: psycopg.Connection[Any], channel: int) -> None:
+    store(owner, channel, (1, 1, NOW, "first"))
+    store(owner, channel, (1, 3, NOW, "third"))
+    store(owner, channel, (1, 2, NOW, "too late"))
+    one(owner, "SELECT telegram.mark_messages_deleted(%s::bigint[], '{1}', ARRAY[now()])", [channel])
+    kept = owner.execute(
+        "SELECT version, text FROM telegram.message_history WHERE channel_id = %s", [channel]
+    ).fetchall()
+    assert kept == [(1, "first")]
+
+
+@pytest.mark.requirement("API-02")
+def test_a_snapshot_knows_what_has_changed_since(owner: psycopg.Connection[Any], channel: int) -> None:
+    def snapshot() -> str:
+        return str(one(owner, "SELECT pg_current_snapshot()::text"))
+
+    def unchanged(since: str, *channels: int) -> bool:
+        return bool(one(owner, "SELECT telegram.unchanged_since(%s::pg_snapshot, %s)", since, list(channels) or None))
+
+    store(owner, channel, (1, 1, NOW, "a"))
+    for change in (
+        lambda: store(owner, channel, (1, 2, NOW, "edited")),
+        lambda: one(owner, "SELECT telegram.mark_batch_as_processed('c', %s::bigint[], '{1}')", [channel]),
+        lambda: one(owner, "SELECT telegram.upsert_message_status('c', %s, 1, 'failed')", channel),
+        lambda: one(owner, "SELECT telegram.mark_messages_deleted(%s::bigint[], '{1}', ARRAY[now()])", [channel]),
+    ):
+        before = snapshot()
+        assert unchanged(before, channel)
+        assert unchanged(before)
+        change()
+        assert not unchanged(before, channel)
+        assert not unchanged(before)
+        assert unchanged(before, channel - 1)
+    before = snapshot()
+    owner.execute("SELECT * FROM telegram.maintain_arrivals()")
+    assert unchanged(snapshot(), channel)
+    one(owner, "SELECT telegram.upsert_message_status('c', %s, 1, 'published')", channel)
+    owner.execute("SELECT * FROM telegram.maintain_arrivals()")
+    assert not unchanged(before, channel)
+
+
+@pytest.mark.requirement("API-08")
+def test_what_was_erased_is_gone_and_stays_away(owner: psycopg.Connection[Any], channel: int) -> None:
+    store(owner, channel, (1, 1, NOW, "a"), (2, 1, NOW, "b"))
+    store(owner, channel, (1, 2, NOW, "a edited"))
+    one(owner, "SELECT telegram.mark_batch_as_processed('c', %s::bigint[], '{1,2}')", [channel, channel])
+    record = one(owner, "SELECT telegram.begin_erasure(%s, 1, 'test', 'r')", channel)
+    assert one(owner, "SELECT telegram.continue_erasure(%s)", record) is True
+    store(owner, channel, (1, 3, NOW, "again"))
+    for table in ("messages", "message_keys", "processing"):
+        query = f"SELECT message_id FROM telegram.{table} WHERE channel_id = %s"  # noqa: S608 - the names above
+        assert numbers(owner, query, channel) == [2], table
+    assert numbers(owner, "SELECT message_id FROM telegram.message_history WHERE channel_id = %s", channel) == []
+    record = one(owner, "SELECT telegram.begin_erasure(%s, NULL, 'test', 'r')", channel)
+    assert one(owner, "SELECT telegram.continue_erasure(%s)", record) is True
+    store(owner, channel, (3, 1, NOW, "of before"))
+    store(owner, channel, (4, 1, NOW + timedelta(hours=1), "of later"))
+    assert numbers(owner, "SELECT message_id FROM telegram.messages WHERE channel_id = %s", channel) == [4]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,9 +49,10 @@ def failing(words: str) -> Check:
     return check
 
 
-def client(**checks: Check) -> httpx.AsyncClient:
+def client(settings: Mapping[str, Any] | None = None, /, **checks: Check) -> httpx.AsyncClient:
     """A client of an API that has no database: whoever gets that far fails."""
-    api = Api(Mock(spec=()), TOKENS, Health({"database": ok(), **checks}), "signals")
+    config = ApiConfig(database=Mock(), **(settings or {}))
+    api = Api(config, Mock(spec=()), TOKENS, Health({"database": ok(), **checks}))
     return httpx.AsyncClient(transport=httpx.ASGITransport(api.application()), base_url="http://api")
 
 
@@ -139,6 +142,8 @@ def test_other_authorization_schemes_are_no_token() -> None:
         ("/api/messages?channelId=abc", ["channelId"]),
         ("/api/messages?channelId=-1001,0", ["channelId"]),
         ("/api/messages?channelId=99999999999999999999", ["channelId"]),
+        ("/api/messages?channelId=-1270839228370927281017716736", ["channelId"]),
+        ("/api/messages?limit=--5", ["limit"]),
         ("/api/messages?messageId=0", ["messageId"]),
         ("/api/messages?status=done", ["status"]),
         ("/api/messages?from=yesterday&to=2026-13-01", ["from", "to"]),
@@ -317,3 +322,42 @@ def test_the_smallest_config(tmp_path: Path) -> None:
     path.write_text('[database]\nuser = "telegram_api"\n')
     config = load(path, ApiConfig)
     assert (config.port, config.database.port, config.consumer) == (4010, 6434, "signals")
+
+
+@pytest.mark.requirement("API-01")
+async def test_the_description_has_every_route_and_the_page_loads_nothing() -> None:
+    api = Api(ApiConfig(database=Mock()), Mock(spec=()), TOKENS, Health({"database": ok()}))
+    routes = {(route.path, method) for route in api.application().routes for method in route.methods - {"HEAD"}}  # type: ignore[attr-defined]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api.application()), base_url="http://api") as http:
+        document = (await http.get("/openapi.json")).json()
+        page = await http.get("/docs")
+    described = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
+    assert described == routes
+    assert document["openapi"] == "3.1.0"
+    listed = document["paths"]["/api/messages"]["get"]
+    assert {param["name"] for param in listed["parameters"]} == {
+        "channelId", "messageId", "status", "source", "from", "to", "search", "includeDeleted", "sort", "limit",
+        "offset", "cursor",
+    }  # fmt: skip
+    assert {"200", "304", "401", "403", "422", "429", "503"} == set(listed["responses"])
+    for path, method in routes:
+        assert f"{method} {path}" in page.text
+    assert "'unsafe" not in page.headers["Content-Security-Policy"]
+    assert not re.findall(r"<(?:script|link|img|iframe)|url\(|https?://|@import", page.text)
+
+
+@pytest.mark.requirement("API-01")
+async def test_every_path_of_the_legacy_api_is_there() -> None:
+    api = Api(ApiConfig(database=Mock()), Mock(spec=()), TOKENS, Health({"database": ok()}))
+    known = {f"{operation.method} {operation.path}" for operation in api.operations}
+    base = "/api/telegram-gateway"
+    legacy = {
+        "GET /", "GET /health", "GET /metrics", "GET /api/messages", "GET /api/messages/unprocessed",
+        "POST /api/messages/mark-processed", "GET /api/messages/{id}", "DELETE /api/messages/{id}",
+        "POST /api/messages/{id}/reprocess", "GET /api/channels", "POST /api/channels", "PUT /api/channels/{id}",
+        "DELETE /api/channels/{id}", f"GET {base}/auth/status", f"POST {base}/auth/start", f"POST {base}/auth/input",
+        f"POST {base}/auth/cancel", f"GET {base}/overview", f"GET {base}/metrics", f"GET {base}/session",
+        f"GET {base}/queue", f"GET {base}/queue/preview-limit", f"GET {base}/messages/summary", f"GET {base}/config",
+        f"POST {base}/actions/reload", f"POST {base}/sync-messages", f"GET {base}/photos/{{channelId}}/{{messageId}}",
+    }  # fmt: skip
+    assert legacy <= known

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from telegram_stack.config import read_secret
@@ -75,20 +76,21 @@ async def open_pool(config: DatabaseConfig, program: str, options: str = "") -> 
     return pool
 
 
-async def transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+async def transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]], *, one_statement: bool = False) -> T:
     """Run `work` in one transaction; once more, on a fresh connection, when the server had gone away.
 
-    `work` must be idempotent: a commit whose answer was lost is run again.
+    `work` must be idempotent: a commit whose answer was lost is run again. Where it is `one_statement`, that is its own
+    transaction, without the two round trips around it.
     Raises DatabaseUnavailableError, or psycopg.Error where the server refused the statement itself.
     """
     try:
-        return await _attempt(pool, work)
+        return await _attempt(pool, work, one_statement=one_statement)
     except PoolTimeout as error:
         raise _unavailable(error) from error
     except _GONE:
         try:
             await pool.check()  # throws out what the restart has left behind
-            return await _attempt(pool, work)
+            return await _attempt(pool, work, one_statement=one_statement)
         except _GONE as error:
             raise _unavailable(error) from error
 
@@ -96,13 +98,23 @@ async def transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]]) ->
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
-async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]], *, one_statement: bool) -> T:
     try:
         # A server that was stopped, not killed, answers nothing at all: twice the time for a connection is its limit.
-        async with asyncio.timeout(2 * pool.timeout), pool.connection() as connection, connection.pipeline():
-            result = await work(connection)
-            await connection.commit()
-            return result
+        async with asyncio.timeout(2 * pool.timeout), pool.connection() as connection:
+            if not one_statement:
+                async with connection.pipeline():  # BEGIN and what waits for no answer go out together
+                    result = await work(connection)
+                    await connection.commit()
+                return result
+            await connection.set_autocommit(True)
+            try:
+                return await work(connection)
+            finally:
+                if not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE:
+                    await connection.set_autocommit(False)
+                else:  # cancelled in the middle: of no use to the next one
+                    await connection.close()
     except TimeoutError as error:
         raise DatabaseUnavailableError(f"no answer within {2 * pool.timeout:g} s") from error
 

@@ -17,7 +17,7 @@ class CacheConfig(cache.CacheConfig, frozen=True, kw_only=True):
     """Section ``[cache]`` of the API."""
 
     user: str = "telegram_api"
-    timeout: Seconds = 0.5
+    timeout: Seconds = 0.1
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +41,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. `consumer` is the one whose processing state fills ``status`` in the answers.
 
     `tokens_file` has a line ``name:scope:token`` for each client, scope ``read``, ``write`` or ``admin``.
+    `rate_limit` is in requests a minute and client; tokens named in `rate_limit_exempt` have none. `cors_origins` are
+    the pages (``https://host:port``) whose scripts may read answers.
     """
 
     database: DatabaseConfig
@@ -51,4 +53,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
     bind_address: str = "127.0.0.1"
     port: Port = 4010
     consumer: str = "signals"
+    rate_limit: Annotated[int, msgspec.Meta(ge=1)] = 300
+    rate_limit_exempt: tuple[str, ...] = ()
+    cors_origins: tuple[Annotated[str, msgspec.Meta(pattern=r"^https?://[^/*\s]+$")], ...] = ()
     log_level: LogLevel = "info"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -17,12 +17,20 @@ class FieldError(msgspec.Struct, frozen=True):
 class ApiError(Exception):
     """An answer that is no success."""
 
-    def __init__(self, status: int, code: str, message: str, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.errors = list(errors)
+        self.headers = headers or {}
 
 
 def invalid(errors: Sequence[FieldError]) -> ApiError:

@@ -16,6 +16,8 @@ from telegram_stack.cache import connect
 from telegram_stack.config import read_secret
 from telegram_stack.database import DatabaseUnavailableError, Pool, ping
 
+Status = Literal["healthy", "degraded", "unhealthy"]
+
 Check = Callable[[], Awaitable[str | None]]
 """Returns None when all is well, else a few words; raises `UnhealthyError` when nothing works."""
 
@@ -30,7 +32,7 @@ class UnhealthyError(Exception):
 class Component(msgspec.Struct, rename="camel", omit_defaults=True):
     """One component's state. `latency_ms` is the time the check took."""
 
-    status: Literal["healthy", "degraded", "unhealthy"]
+    status: Status
     latency_ms: float
     reason: str | None = None
 
@@ -47,7 +49,7 @@ class Health:
         return dict(zip(self._checks, states, strict=True))
 
 
-def overall(components: Mapping[str, Component]) -> Literal["healthy", "degraded", "unhealthy"]:
+def overall(components: Mapping[str, Component]) -> Status:
     """The API's own state."""
     if components["database"].status == "unhealthy":
         return "unhealthy"
@@ -56,7 +58,7 @@ def overall(components: Mapping[str, Component]) -> Literal["healthy", "degraded
 
 async def _examine(check: Check) -> Component:
     started = time.perf_counter()
-    status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
+    status: Status = "healthy"
     try:
         async with asyncio.timeout(_TIMEOUT):
             reason = await check()

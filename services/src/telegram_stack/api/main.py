@@ -7,10 +7,13 @@ import logging
 from pathlib import Path
 
 from telegram_stack import program
-from telegram_stack.api.app import NAME, Api
+from telegram_stack.api.app import Api
 from telegram_stack.api.config import ApiConfig
+from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.health import Health, checks
+from telegram_stack.api.service import NAME
 from telegram_stack.api.tokens import TokenFileError, parse_tokens
+from telegram_stack.cache import open_cache
 from telegram_stack.config import ConfigError, read_secret
 from telegram_stack.database import open_pool
 from telegram_stack.observability.http import serve
@@ -31,7 +34,9 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
     except TokenFileError as error:
         raise ConfigError(Path(config.tokens_file), [str(error)]) from error
     pool = await open_pool(config.database, NAME)
-    api = Api(pool, tokens, Health(checks(config, pool)), config.consumer)
+    cache = open_cache(config.cache)
+    gateway = GatewayClient(config.gateway)
+    api = Api(config, pool, tokens, Health(checks(config, pool)), cache=cache, gateway=gateway)
     http = asyncio.create_task(
         serve(api.application(), config.bind_address, config.port, lambda _port: _ready()), name="http"
     )
@@ -48,6 +53,8 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
             task.cancel()
         await asyncio.gather(http, dog, stopping, return_exceptions=True)
         await pool.close(timeout=2)
+        await cache.close()
+        await gateway.close()
 
 
 def _ready() -> None:

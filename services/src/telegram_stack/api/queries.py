@@ -1,65 +1,19 @@
-"""What the API asks of the database, and the shapes it answers with."""
+"""What the API asks of the database about messages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-import msgspec
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
+from telegram_stack.api.cursor import Place
+from telegram_stack.api.shapes import Message
 from telegram_stack.database import Connection
-
-
-class Message(msgspec.Struct, rename="camel", kw_only=True):
-    """A message in the legacy names, and what we know besides. Ids are strings, as they were."""
-
-    id: UUID
-    channel_id: str
-    message_id: str
-    thread_id: str | None
-    source: str
-    message_type: str
-    text: str | None
-    caption: str | None
-    media_type: str | None
-    media_refs: list[dict[str, Any]]
-    status: str
-    received_at: datetime
-    telegram_date: datetime
-    published_at: datetime | None
-    failed_at: datetime | None
-    queued_at: datetime | None
-    reprocess_requested_at: datetime | None
-    reprocessed_at: datetime | None
-    metadata: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
-    deleted_at: datetime | None
-    edit_date: datetime | None
-    sender_id: str | None
-    grouped_id: str | None
-    entities: list[dict[str, Any]]
-    reply_to: dict[str, Any] | None
-    forward: dict[str, Any] | None
-
-
-class Channel(msgspec.Struct, rename="camel", kw_only=True):
-    """A channel of the registry."""
-
-    id: str
-    channel_id: str
-    label: str | None
-    description: str | None
-    title: str | None
-    username: str | None
-    is_active: bool
-    last_message_id: str | None
-    created_at: datetime
-    updated_at: datetime
 
 
 @dataclass
@@ -93,10 +47,22 @@ _ONE = f"""
   SELECT k.channel_id, k.message_id, k.message_date FROM telegram.message_keys k
   WHERE k.channel_id = %(channel)s AND k.message_id = %(message)s
 )"""  # noqa: S608
+_GIVEN = f"""
+{_SELECT} WHERE (m.channel_id, m.message_id, m.message_date) IN (
+  SELECT * FROM unnest(%(channels)b::bigint[], %(numbers)b::bigint[], %(dates)b::timestamptz[])
+) AND m.message_date BETWEEN %(earliest)s AND %(latest)s
+"""  # noqa: S608
 _NUMBERED = (
     "(m.channel_id, m.message_id, m.message_date) IN (SELECT k.channel_id, k.message_id, k.message_date"
     " FROM telegram.message_keys k WHERE k.message_id = ANY(%(messages)s))"
 )
+_SEARCH = f"""
+SELECT {_COLUMNS}
+FROM telegram.search_messages(
+  %(words)s, %(limit)s, %(only)s, coalesce(%(date)s::timestamptz, 'infinity'), %(message)s, %(channel)s
+) m {_STATE}
+ORDER BY m.message_date DESC, m.message_id DESC, m.channel_id DESC
+"""  # noqa: S608
 _UNPROCESSED = f"""
 SELECT {_COLUMNS}
 FROM telegram.get_unprocessed_messages(%(consumer)s, %(limit)s, %(channel)s, %(statuses)s) m {_STATE}
@@ -110,13 +76,8 @@ async def list_messages(
     """One page, by Telegram's date, and how many there are in all."""
     where, values = _where(wanted)
     values |= {"consumer": consumer, "limit": limit, "offset": offset}
-    order = sql.SQL("ASC" if ascending else "DESC")
     page = sql.SQL(_SELECT + "WHERE {where} ORDER BY {order} LIMIT %(limit)s OFFSET %(offset)s").format(
-        where=where,
-        order=sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier("m", column), order)
-            for column in ("message_date", "message_id", "channel_id")
-        ),
+        where=where, order=_order(ascending=ascending)
     )
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(page, values)
@@ -130,9 +91,57 @@ async def list_messages(
     return rows, total["total"] if total else 0
 
 
+async def list_behind(
+    connection: Connection, consumer: str, wanted: MessageFilter, place: Place | None, *, ascending: bool, limit: int
+) -> list[Message]:
+    """At most `limit` messages behind `place`, or from the beginning, by Telegram's date."""
+    where, values = _where(wanted)
+    if place is not None:
+        sign = ">" if ascending else "<"
+        # The date by itself lets the planner leave out the storage before it.
+        where += sql.SQL(
+            f" AND m.message_date {sign}= %(date)s"
+            f" AND (m.message_date, m.message_id, m.channel_id) {sign} (%(date)s, %(message)s, %(channel)s)"
+        )
+        values |= {"date": place.date, "message": place.message_id, "channel": place.channel_id}
+    page = sql.SQL(_SELECT + "WHERE {where} ORDER BY {order} LIMIT %(limit)s").format(
+        where=where, order=_order(ascending=ascending)
+    )
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(page, values | {"consumer": consumer, "limit": limit})
+        return [_message(row) for row in await cursor.fetchall()]
+
+
+def _order(*, ascending: bool) -> sql.Composed:
+    return sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier("m", column), sql.SQL("ASC" if ascending else "DESC"))
+        for column in ("message_date", "message_id", "channel_id")
+    )
+
+
+async def search(
+    connection: Connection, consumer: str, words: str, *, channel: int | None, place: Place | None, limit: int
+) -> list[Message]:
+    """At most `limit` messages with these words behind `place`, or from the newest on."""
+    values = {
+        "consumer": consumer,
+        "words": words,
+        "only": channel,
+        "limit": limit,
+        "date": place.date if place else None,
+        "message": place.message_id if place else 0,
+        "channel": place.channel_id if place else 0,
+    }
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_SEARCH, values)
+        return [_message(row) for row in await cursor.fetchall()]
+
+
 def _where(wanted: MessageFilter) -> tuple[sql.Composed, dict[str, Any]]:
     conditions: dict[str, tuple[str, Any]] = {
-        "channels": ("m.channel_id = ANY(%(channels)s)", wanted.channels),
+        # Rows of several channels have to be sorted; those of one stand in their order.
+        "only": ("m.channel_id = %(only)s", wanted.channels[0] if len(wanted.channels) == 1 else None),
+        "channels": ("m.channel_id = ANY(%(channels)s)", wanted.channels if len(wanted.channels) > 1 else None),
         "messages": (_NUMBERED, wanted.messages),
         "statuses": (f"{_STATUS} = ANY(%(statuses)s)", wanted.statuses),
         "sources": ("m.source = ANY(%(sources)s)", wanted.sources),
@@ -161,6 +170,25 @@ async def get_message(connection: Connection, consumer: str, key: tuple[int, int
         await cursor.execute(_ONE, {"consumer": consumer, "channel": key[0], "message": key[1]})
         row = await cursor.fetchone()
     return _message(row) if row else None
+
+
+async def get_messages(
+    connection: Connection, consumer: str, keys: Sequence[tuple[int, int, datetime]]
+) -> dict[tuple[int, int], Message]:
+    """Those of the messages, given by channel, number and date, that are stored."""
+    channels, numbers, dates = (list(column) for column in zip(*keys, strict=True))
+    values = {
+        "consumer": consumer,
+        "channels": channels,
+        "numbers": numbers,
+        "dates": dates,
+        "earliest": min(dates),
+        "latest": max(dates),
+    }
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_GIVEN, values)
+        rows = await cursor.fetchall()
+    return {(row["channel_id"], row["message_id"]): _message(row) for row in rows}
 
 
 async def find_legacy_ids(connection: Connection, ids: list[str]) -> dict[str, tuple[int, int]]:
@@ -201,47 +229,27 @@ async def mark_processed(connection: Connection, consumer: str, keys: list[tuple
     return int(marked[0]) if marked else 0
 
 
-_CHANNEL_COLUMNS = "channel_id, label, description, title, username, is_active, last_message_id, created_at, updated_at"
-
-
-async def list_channels(connection: Connection) -> list[Channel]:
-    """The whole registry."""
-    return await _channels(connection, f"SELECT {_CHANNEL_COLUMNS} FROM telegram.channels ORDER BY channel_id", {})  # noqa: S608
-
-
-async def add_channel(connection: Connection, channel: int, values: dict[str, Any]) -> Channel | None:
-    """Register `channel`; None when it is there already."""
-    query = f"""
-        INSERT INTO telegram.channels (channel_id, label, description, is_active)
-        VALUES (%(channel)s, %(label)s, %(description)s, %(is_active)s)
-        ON CONFLICT (channel_id) DO NOTHING RETURNING {_CHANNEL_COLUMNS}"""  # noqa: S608
-    return next(iter(await _channels(connection, query, {"channel": channel, **values})), None)
-
-
-async def change_channel(connection: Connection, channel: int, values: dict[str, Any]) -> Channel | None:
-    """Set the columns of `values` (label, description, is_active); None when there is no such channel."""
-    changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in sorted(values)]
-    query = sql.SQL("UPDATE telegram.channels SET {} WHERE channel_id = %(channel)s RETURNING {}").format(
-        sql.SQL(", ").join([*changes, sql.SQL("updated_at = now()")]), sql.SQL(_CHANNEL_COLUMNS)
+async def set_status(
+    connection: Connection, consumer: str, key: tuple[int, int], status: str, note: dict[str, str]
+) -> bool:
+    """Set the state of a message for `consumer`, whatever it was; False when there is no such message."""
+    cursor = await connection.execute(
+        "SELECT telegram.upsert_message_status(%s, %s, %s, %s, %s)", [consumer, *key, status, Jsonb(note)]
     )
-    return next(iter(await _channels(connection, query, {"channel": channel, **values})), None)
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
-async def _channels(connection: Connection, query: Any, values: dict[str, Any]) -> list[Channel]:
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(query, values)
-        rows = await cursor.fetchall()
-    return [
-        Channel(
-            id=str(row["channel_id"]),
-            **{
-                **row,
-                "channel_id": str(row["channel_id"]),
-                "last_message_id": _text(row["last_message_id"]),
-            },
-        )
-        for row in rows
-    ]
+async def delete_message(connection: Connection, consumer: str, key: tuple[int, int], note: dict[str, str]) -> bool:
+    """Delete a message softly and keep `note` with its state; False when there is no such message."""
+    message = await get_message(connection, consumer, key)
+    if message is None:
+        return False
+    channel, number = key
+    await connection.execute("SELECT telegram.mark_messages_deleted(%s, %s, ARRAY[now()])", [[channel], [number]])
+    if note and message.deleted_at is None:
+        await set_status(connection, consumer, key, message.status, note)
+    return True
 
 
 def _text(value: int | None) -> str | None:
@@ -263,7 +271,7 @@ def _message(row: dict[str, Any]) -> Message:
         text=row["text"],
         caption=row["text"] if media else None,
         media_type=media.get("type") if media else None,
-        media_refs=_references(media) if media else [],
+        media_refs=references(media) if media else [],
         status=status,
         received_at=row["received_at"],
         telegram_date=row["message_date"],
@@ -285,7 +293,7 @@ def _message(row: dict[str, Any]) -> Message:
     )
 
 
-def _references(media: dict[str, Any]) -> list[dict[str, Any]]:
+def references(media: dict[str, Any]) -> list[dict[str, Any]]:
     """A row that came from the legacy tables keeps its own."""
     own = media.get("refs")
     return own if isinstance(own, list) else [_media(media)]

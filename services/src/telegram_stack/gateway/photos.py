@@ -17,6 +17,8 @@ _LARGEST_ID = 2**31 - 1
 def photo_routes(photos: Photos, answered: Callable[[str], None]) -> list[Route]:
     """``GET /photo/{channel_id}/{message_id}``: the JPEG; 404 without one, 503 with ``Retry-After`` when not now.
 
+    ``DELETE`` there, or of ``/photo/{channel_id}``: what is kept of it goes, for messages that are erased (204).
+
     `answered` is told ``cached``, ``downloaded``, ``missing`` or ``unavailable``.
     """
 
@@ -38,7 +40,22 @@ def photo_routes(photos: Photos, answered: Callable[[str], None]) -> list[Route]
         answered(where)
         return Response(data, media_type="image/jpeg")
 
-    return [("/photo/{channel_id}/{message_id}", "GET", get)]
+    async def forget(request: Request) -> Response:
+        try:
+            channel_id, *message_ids = map(int, request.path_params.values())
+        except ValueError:
+            return _error(422, "channel and message ids are numbers, the channel's marked (-100…)")
+        if message_ids:
+            photos.forget(channel_id, message_ids[0])
+        else:
+            photos.forget_channel(channel_id)
+        return Response(status_code=204)
+
+    return [
+        ("/photo/{channel_id}/{message_id}", "GET", get),
+        ("/photo/{channel_id}/{message_id}", "DELETE", forget),
+        ("/photo/{channel_id}", "DELETE", forget),
+    ]
 
 
 def _error(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:

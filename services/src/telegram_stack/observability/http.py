@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _GRACE_SECONDS = 3
+_STUCK_SECONDS = 30
 
 
 class _Server(uvicorn.Server):
@@ -49,6 +50,8 @@ async def serve(app: ASGIApp, host: str, port: int, started: Callable[[int], Non
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
     listener.setblocking(False)
+    # Inherited by its connections: one that takes nothing for so long is gone, with what waits for it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK_SECONDS * 1000)
     config = uvicorn.Config(
         app,
         loop="none",

@@ -94,6 +94,12 @@ class PhotoCache:
             self._drop(name)
             (self._folder / name).unlink(missing_ok=True)
 
+    def forget_channel(self, channel_id: int) -> None:
+        """The channel was erased."""
+        for name in [name for name in self._sizes if name.startswith(f"{channel_id}_")]:
+            self._drop(name)
+            (self._folder / name).unlink(missing_ok=True)
+
     def _drop(self, name: str) -> None:
         self.size -= self._sizes.pop(name, 0)
 
@@ -141,6 +147,11 @@ class Photos:
         if key in self._running:
             self._changed.add(key)
         self._cache.forget(key)
+
+    def forget_channel(self, channel_id: int) -> None:
+        """The channel was erased."""
+        self._changed |= {key for key in self._running if key[0] == channel_id}
+        self._cache.forget_channel(channel_id)
 
     async def _fetch(self, key: Key) -> bytes:
         self._changed.discard(key)

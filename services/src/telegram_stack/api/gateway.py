@@ -1,0 +1,239 @@
+"""``/api/telegram-gateway``: log-in, session, backfill, photos and recovery, at the gateway's own port."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from telegram_stack.api import params
+from telegram_stack.api.answers import Success, success
+from telegram_stack.api.errors import FieldError, invalid, not_found
+from telegram_stack.api.gateway_client import GatewayClient
+from telegram_stack.api.operation import Operation
+from telegram_stack.api.params import Param
+from telegram_stack.api.registry import given_channel
+from telegram_stack.api.tokens import Scope
+from telegram_stack.database import Connection, Pool, transaction
+
+BASE = "/api/telegram-gateway"
+CHANNEL = Param("channelId", params.channel_id, "The channel's marked id (-100…)", place="path")
+MESSAGE = Param("messageId", params.integer(1, (1 << 31) - 1), "Telegram's number of the message", place="path")
+PHOTO_SECONDS = 60.0
+
+# Of an erased channel only what came later is stored.
+_ERASED = """
+SELECT true FROM telegram.erased AS e WHERE e.channel_id = %(channel)s AND (
+  e.message_id = %(message)s OR e.message_id = 0 AND NOT EXISTS (
+    SELECT FROM telegram.message_keys AS k WHERE k.channel_id = %(channel)s AND k.message_id = %(message)s
+  )
+)
+"""
+
+Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+
+
+class LoginStart(msgspec.Struct, rename="camel"):
+    """One of the two."""
+
+    phone: Secret | None = None
+    bot_token: Secret | None = None
+
+
+class LoginInput(msgspec.Struct):
+    """The code, or the password, whichever is waited for."""
+
+    value: Secret
+
+
+class Login(msgspec.Struct, rename="camel", kw_only=True):
+    """How the log-in is. `exit_code` is 0 when it completed, 1 when it ended otherwise; `logs` is its last word."""
+
+    status: str
+    message: str
+    running: bool
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    retry_after: int | None = None
+    exit_code: int | None = None
+    logs: list[str] = []
+
+
+class SyncRequest(msgspec.Struct):
+    """The newest `limit` messages of these channels, or of all."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
+    channels: Annotated[list[int | str], msgspec.Meta(max_length=1000)] = []
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
+
+
+class Session(msgspec.Struct):
+    """Whether the account is logged in and connected; `causes` say why not."""
+
+    status: str
+    connected: bool
+    telegram: str
+    causes: list[str]
+
+
+class Recovery(msgspec.Struct, rename="camel"):
+    """How far gap recovery is: `recovering` channels may miss something. `flood_waits` in seconds a method."""
+
+    recovering: int
+    progress: dict[str, Any]
+    sync: dict[str, Any]
+    flood_waits: dict[str, int]
+
+
+class PushReplay(msgspec.Struct):
+    """Of one push address (``push:host/path``), or of all."""
+
+    address: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+
+
+class Gateway:
+    """What the gateway does on request."""
+
+    def __init__(self, client: GatewayClient, pool: Pool) -> None:
+        self._client = client
+        self._pool = pool
+
+    def operations(self) -> Sequence[Operation]:
+        """What can be asked."""
+
+        def post(path: str, endpoint: Any, summary: str, **more: Any) -> Operation:
+            return Operation(method="POST", path=f"{BASE}{path}", endpoint=endpoint, summary=summary, **more)
+
+        def get(path: str, endpoint: Any, summary: str, **more: Any) -> Operation:
+            return Operation(
+                method="GET", path=f"{BASE}{path}", endpoint=endpoint, summary=summary, **{"errors": (503,), **more}
+            )
+
+        login: dict[str, Any] = {"scope": Scope.ADMIN, "answer": Success[Login]}
+        sync: dict[str, Any] = {"answer": Success[dict[str, Any]]}
+        return (
+            get("/auth/status", self.login, "How the log-in is", answer=Success[Login]),
+            post("/auth/start", self.start, "Begin a log-in", body=LoginStart, status=202, errors=(409,), **login),
+            post(
+                "/auth/input", self.input, "Give code or password", body=LoginInput, status=202, errors=(409,), **login
+            ),
+            post("/auth/cancel", self.cancel, "End a log-in", errors=(409,), **login),
+            get("/session", self.session, "Whether the account is logged in and connected", answer=Success[Session]),
+            get("/recovery", self.recovery, "How far gap recovery is", answer=Success[Recovery]),
+            get("/sync-messages", self.sync_progress, "How far a backfill is", **sync),
+            post(
+                "/sync-messages",
+                self.sync,
+                "Read messages from Telegram's history again",
+                scope=Scope.WRITE,
+                body=SyncRequest,
+                status=202,
+                errors=(409,),
+                **sync,
+            ),
+            post(
+                "/push/replay",
+                self.push_replay,
+                "Push again what push addresses have refused",
+                scope=Scope.WRITE,
+                body=PushReplay,
+                errors=(404,),
+                **sync,
+            ),
+            post(
+                "/actions/reload",
+                self.reload,
+                "Have the gateway look at the registry; it does so by itself every few seconds",
+                scope=Scope.WRITE,
+                **sync,
+            ),
+            get(
+                "/photos/{channelId}/{messageId}",
+                self.photo,
+                "A message's photo",
+                params=(CHANNEL, MESSAGE),
+                media=("image/jpeg",),
+                errors=(404, 503),
+            ),
+        )
+
+    async def login(self, _request: Request) -> Response:
+        """How it is."""
+        return success(_login(await self._client.json("GET", "/login")))
+
+    async def start(self, request: Request) -> Response:
+        """Begin."""
+        body = await params.body(request, LoginStart)
+        if (body.phone is None) == (body.bot_token is None):
+            raise invalid([FieldError("phone", "or botToken is needed, one of the two")])
+        given = {"phone": body.phone} if body.phone else {"botToken": body.bot_token}
+        return success(_login(await self._client.json("POST", "/login", given)), 202)
+
+    async def input(self, request: Request) -> Response:
+        """Give what is waited for."""
+        body = await params.body(request, LoginInput)
+        return success(_login(await self._client.json("POST", "/login/input", body)), 202)
+
+    async def cancel(self, _request: Request) -> Response:
+        """End it."""
+        return success(_login(await self._client.json("DELETE", "/login")))
+
+    async def session(self, _request: Request) -> Response:
+        """As the gateway's health says."""
+        health = await self._client.health()
+        return success(msgspec.convert(health, Session))
+
+    async def recovery(self, _request: Request) -> Response:
+        """As the gateway's health says."""
+        health = await self._client.health()
+        return success(Recovery(health["recovering"], health["recovery"], health["sync"], health["floodWaits"]))
+
+    async def sync_progress(self, _request: Request) -> Response:
+        """The backfill that runs, or the last one."""
+        return success(await self._client.json("GET", "/sync-messages"))
+
+    async def sync(self, request: Request) -> Response:
+        """Begin a backfill."""
+        body = await params.body(request, SyncRequest, may_be_empty=True)
+        channels = [given_channel(channel) for channel in body.channels]
+        wanted = {"limit": body.limit, "channels": channels, "concurrency": body.concurrency}
+        return success(await self._client.json("POST", "/sync-messages", wanted), 202)
+
+    async def push_replay(self, request: Request) -> Response:
+        """As long as there is something to push, but a minute at most."""
+        body = await params.body(request, PushReplay, may_be_empty=True)
+        given = {"address": body.address} if body.address else {}
+        answer = await self._client.ask("POST", "/push/replay", given, PHOTO_SECONDS)
+        return success(msgspec.json.decode(answer.content))
+
+    async def reload(self, _request: Request) -> Response:
+        """How many channels it takes now."""
+        health = await self._client.health()
+        return success({"reloaded": True, "channels": health["channels"]})
+
+    async def photo(self, request: Request) -> Response:
+        """The JPEG, which may have to come from Telegram first."""
+        channel, message = CHANNEL.in_path(request), MESSAGE.in_path(request)
+
+        async def erased(connection: Connection) -> bool:
+            cursor = await connection.execute(_ERASED, {"channel": channel, "message": message})
+            return bool(await cursor.fetchone())
+
+        if await transaction(self._pool, erased):
+            raise not_found(f"A photo of message {message} of channel {channel}")
+        path = f"/photo/{channel}/{message}"
+        answer = await self._client.ask("GET", path, timeout=PHOTO_SECONDS)
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return Response(answer.content, media_type="image/jpeg", headers=headers)
+
+
+def _login(state: Any) -> Login:
+    login = msgspec.convert(state, Login)
+    if login.finished_at is not None:
+        login.exit_code = 0 if login.status == "completed" else 1
+    login.logs = [login.message]
+    return login
