@@ -13,15 +13,23 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import psycopg
+from prometheus_client import Histogram
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from telegram_stack.config import read_secret
+from telegram_stack.observability.metrics import LATENCY_BUCKETS
 
 T = TypeVar("T")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Connection = psycopg.AsyncConnection[Any]
 Pool = AsyncConnectionPool[Connection]
+
+TRANSACTION_SECONDS = Histogram(
+    "telegram_database_transaction_seconds",
+    "Time of a transaction from a free connection to its commit, the wait in PgBouncer included",
+    buckets=LATENCY_BUCKETS,
+)
 
 
 class DatabaseUnavailableError(Exception):
@@ -100,9 +108,12 @@ async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
     try:
         # A server that was stopped, not killed, answers nothing at all: twice the time for a connection is its limit.
         async with asyncio.timeout(2 * pool.timeout), pool.connection() as connection:
-            return await work(connection)
+            started = time.perf_counter()
+            result = await work(connection)
     except TimeoutError as error:
         raise DatabaseUnavailableError(f"no answer within {2 * pool.timeout:g} s") from error
+    TRANSACTION_SECONDS.observe(time.perf_counter() - started)
+    return result
 
 
 def _unavailable(error: Exception) -> DatabaseUnavailableError:
