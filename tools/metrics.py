@@ -51,8 +51,9 @@ class Row(NamedTuple):
 
 
 def _row(metric: MetricWrapperBase) -> Row:
-    name = metric._name + ("_total" if metric._type == "counter" else "")
-    return Row(name, metric._type, tuple(metric._labelnames), metric._documentation or "")
+    kind = str(metric._type)
+    name = metric._name + ("_total" if kind == "counter" else "")
+    return Row(name, kind, tuple(metric._labelnames), metric._documentation or "")
 
 
 def _served() -> Iterator[tuple[str, Row]]:
