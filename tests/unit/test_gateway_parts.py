@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,7 +71,13 @@ class Gateway:
     def __init__(self, spool: Spool, bind: str = "127.0.0.1", token: str | None = None) -> None:
         self.spool = spool
         self.source = SimpleNamespace(
-            state="connected", cause="", progress=Progress(), queued_updates=7, floods=FloodWaits(self)
+            state="connected",
+            cause="",
+            progress=Progress(),
+            queued_updates=7,
+            floods=FloodWaits(self),
+            clock_offset=-2.0,
+            last_message_ids={-1001: 42},
         )
         self.trace = Trace(capacity=3)
         channels = Channels({}, "all")
@@ -189,6 +196,27 @@ async def test_metrics_follow_events_and_sinks(gateway: Gateway) -> None:
         "telegram_failure_queue_size 2.0",
     ):
         assert line in text.splitlines()
+
+
+async def test_metrics_tell_the_session_the_clock_and_how_far_each_channel_is(gateway: Gateway) -> None:
+    gateway.source.state = "unauthenticated"
+    lines = (await gateway.http.get("/metrics")).text.splitlines()
+    states = [line for line in lines if line.startswith("telegram_session_state{")]
+    assert len(states) == 5
+    assert [line for line in states if line.endswith(" 1.0")] == ['telegram_session_state{state="unauthenticated"} 1.0']
+    assert "telegram_clock_offset_seconds -2.0" in lines
+    assert 'telegram_channel_last_message_id{channel_id="-1001"} 42.0' in lines
+    gateway.source.last_message_ids = {}
+    assert "telegram_channel_last_message_id{" not in (await gateway.http.get("/metrics")).text
+
+
+async def test_what_is_late_is_what_the_settings_say(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    await gateway.spool.commit([event(1)])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 20)
+    assert (await gateway.health.check()).status == "healthy"
+    monkeypatch.setattr(gateway.health, "_late_seconds", 15.0)
+    assert (await gateway.health.check()).causes[0].startswith("database is 20 s behind")
 
 
 @pytest.mark.requirement("GW-06")

@@ -20,6 +20,8 @@ COMPONENTS = {
     "rabbitmq-server": ([5672, 15672, 15692], 1.0, 1024 * MEGA),
     "telegram-gateway-api": ([4010], 0.5, 256 * MEGA),
     "prometheus": ([9090], 1.0, 1024 * MEGA),
+    "prometheus-alertmanager": ([9093], 0.25, 128 * MEGA),
+    "telegram-host-metrics": ([], 0.1, 64 * MEGA),
     "prometheus-postgres-exporter": ([9187], 0.25, 128 * MEGA),
     "prometheus-redis-exporter": ([9121], 0.25, 128 * MEGA),
     "telegram-signal-worker": ([4011], 0.5, 256 * MEGA),

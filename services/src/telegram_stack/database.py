@@ -13,16 +13,24 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import psycopg
+from prometheus_client import Histogram
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from telegram_stack.config import read_secret
+from telegram_stack.observability.metrics import LATENCY_BUCKETS
 
 T = TypeVar("T")
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Connection = psycopg.AsyncConnection[Any]
 Pool = AsyncConnectionPool[Connection]
+
+TRANSACTION_SECONDS = Histogram(
+    "telegram_database_transaction_seconds",
+    "Time of a transaction from a free connection to its commit, the wait in PgBouncer included",
+    buckets=LATENCY_BUCKETS,
+)
 
 
 class DatabaseUnavailableError(Exception):
@@ -102,21 +110,30 @@ async def _attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]], *, on
     try:
         # A server that was stopped, not killed, answers nothing at all: twice the time for a connection is its limit.
         async with asyncio.timeout(2 * pool.timeout), pool.connection() as connection:
-            if not one_statement:
-                async with connection.pipeline():  # BEGIN and what waits for no answer go out together
-                    result = await work(connection)
-                    await connection.commit()
-                return result
-            await connection.set_autocommit(True)
-            try:
-                return await work(connection)
-            finally:
-                if not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE:
-                    await connection.set_autocommit(False)
-                else:  # cancelled in the middle: of no use to the next one
-                    await connection.close()
+            started = time.perf_counter()
+            result = await (_alone if one_statement else _together)(connection, work)
     except TimeoutError as error:
         raise DatabaseUnavailableError(f"no answer within {2 * pool.timeout:g} s") from error
+    TRANSACTION_SECONDS.observe(time.perf_counter() - started)
+    return result
+
+
+async def _together(connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async with connection.pipeline():  # BEGIN, what waits for no answer, and COMMIT go out together
+        result = await work(connection)
+        await connection.commit()
+    return result
+
+
+async def _alone(connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
+    await connection.set_autocommit(True)
+    try:
+        return await work(connection)
+    finally:
+        if not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE:
+            await connection.set_autocommit(False)
+        else:  # cancelled in the middle: of no use to the next one
+            await connection.close()
 
 
 def _unavailable(error: Exception) -> DatabaseUnavailableError:

@@ -113,6 +113,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     without it only ``/health`` and ``/metrics`` are answered.
     `lease_seconds`: for hosts that stand by for each other with one session; at least 20. The one that has the lease in
     the database connects, and leaves Telegram when it cannot renew it. 0: no other host has the session.
+    `late_seconds` is how long an event may wait for a sink until health calls it degraded.
     `batch_size` is what a sink takes at once. Between two batches queue and cache rest for `sink_linger_ms` in a flood,
     the database for `database_linger_ms`; the calmer, the shorter.
     """
@@ -125,6 +126,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     push: PushConfig = PushConfig()
     photos: PhotosConfig = PhotosConfig()
     lease_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
+    late_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0
     proxy: ProxyConfig = ProxyConfig()
     bind_address: str = "127.0.0.1"
     port: Port = 4006

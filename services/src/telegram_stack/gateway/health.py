@@ -18,8 +18,6 @@ from telegram_stack.telegram.sync import SyncProgress
 
 Status = Literal["healthy", "degraded", "unauthenticated", "unhealthy"]
 
-_LATE_SECONDS = 30.0
-
 
 class SinkHealth(msgspec.Struct, rename="camel"):
     """How a sink is. `lag` counts entries, `oldest_seconds` is the age of the first of them."""
@@ -73,6 +71,7 @@ class HealthCheck(Observer):
         version: str,
         *,
         sync: Callable[[], SyncProgress] = SyncProgress,
+        late_seconds: float = 30.0,
     ) -> None:
         self._source = source
         self._spool = spool
@@ -80,6 +79,7 @@ class HealthCheck(Observer):
         self._reasons = dict.fromkeys(sinks, "")
         self._version = version
         self._sync = sync
+        self._late_seconds = late_seconds
         self._started = time.monotonic()
 
     def written(self, sink: str, entries: Sequence[Entry]) -> None:
@@ -131,7 +131,7 @@ class HealthCheck(Observer):
         for name, sink in sinks.items():
             if sink.reason:
                 causes.append(f"{name} is unavailable ({sink.reason}): {sink.lag} events wait in the spool")
-            elif sink.oldest_seconds > _LATE_SECONDS:
+            elif sink.oldest_seconds > self._late_seconds:
                 causes.append(f"{name} is {sink.oldest_seconds:.0f} s behind: {sink.lag} events wait in the spool")
             if sink.quarantined:
                 causes.append(f"{name} has refused {sink.quarantined} events for good: they are in quarantine")

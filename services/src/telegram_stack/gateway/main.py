@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from telegram_stack import program
 from telegram_stack.config import ConfigError, load, read_secret
-from telegram_stack.database import Pool, open_pool
+from telegram_stack.database import TRANSACTION_SECONDS, Pool, open_pool
 from telegram_stack.gateway.access import Access
 from telegram_stack.gateway.app import application
 from telegram_stack.gateway.config import GatewayConfig
@@ -132,6 +132,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    registry.register(TRANSACTION_SECONDS)
 
     async with AsyncExitStack() as stack:
         stack.enter_context(session.locked())
@@ -177,7 +178,15 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         sync = Sync(spool, channels, source, not_converted=metrics.not_converted, synced=metrics.synced)
         await sync.load()
         metrics.follow_sync(lambda: sync.progress.channels_open)
-        health = HealthCheck(source, spool, channels, names, program.version(), sync=lambda: sync.progress)
+        health = HealthCheck(
+            source,
+            spool,
+            channels,
+            names,
+            program.version(),
+            sync=lambda: sync.progress,
+            late_seconds=config.late_seconds,
+        )
         trace = Trace()
         photos = Photos(source, channels, PhotoCache(config.photo_cache, config.photos.cache_mb << 20))
         metrics.follow_photos(lambda: photos.cached_bytes)

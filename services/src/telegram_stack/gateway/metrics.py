@@ -11,7 +11,7 @@ from telegram_stack.events import Event
 from telegram_stack.observability.metrics import BATCH_BUCKETS, LATENCY_BUCKETS
 from telegram_stack.sinks.base import Observer
 from telegram_stack.spool import Entry, Spool
-from telegram_stack.telegram.source import Reception, TelegramSource
+from telegram_stack.telegram.source import STATES, Reception, TelegramSource
 
 _DELAY_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600)
 
@@ -24,6 +24,19 @@ class Metrics(Reception, Observer):
         self._sinks = tuple(sinks)
 
         self._connection = Gauge("telegram_connection_status", "1 while connected to Telegram", registry=registry)
+        self._state = Gauge(
+            "telegram_session_state", "1 for the state that the session is in, 0 for the others", ["state"],
+            registry=registry,
+        )  # fmt: skip
+        self._clock = Gauge(
+            "telegram_clock_offset_seconds", "How far Telegram's clock is ahead of this host's", registry=registry
+        )
+        self._last_id = Gauge(
+            "telegram_channel_last_message_id",
+            "Message up to which the channel is complete",
+            ["channel_id"],
+            registry=registry,
+        )
         self._reconnects = Counter("telegram_reconnects", "Connections to Telegram that ended", registry=registry)
         self._queued = Gauge(
             "telegram_update_queue_size", "Updates that the client holds, not yet looked at", registry=registry
@@ -252,6 +265,12 @@ class Metrics(Reception, Observer):
         self._reserve.set(self._spool.reserve_bytes)
         self._last_seq.set(self._spool.last_seq)
         self._queued.set(source.queued_updates)
+        self._clock.set(source.clock_offset)
+        for state in STATES:
+            self._state.labels(state).set(state == source.state)
+        self._last_id.clear()  # a channel that was left has none
+        for channel_id, message_id in source.last_message_ids.items():
+            self._last_id.labels(str(channel_id)).set(message_id)
         self._open.set(source.progress.channels_open)
         self._unreadable.set(len(source.progress.unreadable))
         self._recovery_seconds.set(source.progress.seconds if source.progress.running else 0)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from telethon import TelegramClient, errors, events, functions
 from telethon.crypto import rsa
@@ -34,6 +34,8 @@ from telegram_stack.telegram.tasks import first_failure
 log = logging.getLogger(__name__)
 
 State = Literal["starting", "unauthenticated", "connecting", "connected", "stopped"]
+
+STATES: tuple[State, ...] = get_args(State)
 
 _VOID_SECONDS = 300.0
 _SESSION_POLL_SECONDS = 1.0
@@ -175,6 +177,17 @@ class TelegramSource:
     def queued_updates(self) -> int:
         """Updates that Telethon holds, not yet looked at."""
         return 0 if self.telegram is None else self.telegram.client._updates_queue.qsize()
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds by which Telegram's clock is ahead of this host's, as Telethon found when it connected."""
+        return 0.0 if self.telegram is None else float(self.telegram.client._sender._state.time_offset)
+
+    @property
+    def last_message_ids(self) -> dict[int, int]:
+        """Per accepted channel the message up to which it is complete."""
+        known = self._channels.known.items()
+        return {key: channel.last_message_id or 0 for key, channel in known if self._channels.accepts(key)}
 
     def _note(self, state: State, cause: str) -> None:
         if (state, cause) != (self.state, self.cause):

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from telegram_stack import events
 from telegram_stack.cache import CacheUnavailableError
@@ -36,7 +36,11 @@ FALLBACKS = Counter(
     ["reason"],
 )  # fmt: skip
 POLLED = Counter("telegram_worker_polled_messages_total", "Messages that a poll has brought", ["source"])
+LAST_POLL = Gauge("telegram_worker_last_poll_timestamp_seconds", "When the last poll was done; 0 before the first")
 POLLS = Histogram("telegram_worker_poll_seconds", "Time for a poll's answer", ["source"], buckets=LATENCY_BUCKETS)
+
+for _reason in ("unavailable", "evicted", "cold"):
+    MISSES.labels(_reason)
 
 _DELAYS = [milliseconds / 1000 for milliseconds in RETRY_DELAYS_MS.values()]
 _LOST_RETRY_SECONDS = 120.0
@@ -78,6 +82,7 @@ class Poller:
                 await wait(stop, backoff.next())
                 continue
             self._database.up()
+            LAST_POLL.set_to_current_time()
             backoff.reset()
             last = time.monotonic()
             while not more and not stop.is_set() and (rest := self._next(last) - time.monotonic()) > 0:

@@ -34,6 +34,9 @@ LATENCY = Histogram(
 DATABASE_UP = Gauge("telegram_worker_database_up", "1 while batches can be committed")
 QUEUE_UP = Gauge("telegram_worker_queue_up", "1 while the queue is consumed")
 
+for _status in ("published", "ignored", "deleted", "retrying", "failed"):
+    MESSAGES.labels(_status)  # a counter that begins at 1 hides its first increase
+
 RETRY_LIMIT = 2.0
 """Seconds between two attempts at most: a longer pause would outlast a restart of what is away."""
 
