@@ -12,7 +12,7 @@ from roles.backup.files.telegram_backup import record
 from roles.monitoring.files import host_metrics
 
 from telegram_stack import cache, database
-from telegram_stack.api import app
+from telegram_stack.api import cached, hub, operation
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.legacy import feed
 from telegram_stack.spool import Spool
@@ -21,7 +21,7 @@ from telegram_stack.worker import polling, processing, state
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 _PLACES = {
     "gateway": [database],
-    "API": [app, database, cache],
+    "API": [operation, cached, hub, database, cache],
     "worker": [state, polling, processing, database, cache],
     "legacy feed": [feed, database],
 }

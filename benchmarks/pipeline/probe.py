@@ -26,13 +26,14 @@ BUCKET = re.compile(r'^telegram_worker_latency_seconds_bucket\{le="([^"]+)"\} (\
 UNIT = re.compile(r"/([^/\n]+)\.service$", re.MULTILINE)
 PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 REMEMBERED = 5000
-"""Events in the gateway's trace: read twice before they are forgotten, no oftener, for an answer holds the gateway up."""
+"""Events in the gateway's trace. They are read twice before they are forgotten: an answer holds the gateway up."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     """Measure for as long as the first argument says, the sinks' rest included."""
-    seconds, rate, worker, database = float(sys.argv[1]), float(sys.argv[2]), f"http://127.0.0.1:{sys.argv[3]}", sys.argv[4]
+    seconds, rate = float(sys.argv[1]), float(sys.argv[2])
+    worker, database = f"http://127.0.0.1:{sys.argv[3]}", sys.argv[4]
     paths: dict[tuple[int, int, int], dict[str, Any]] = {}
     begun, units, effects, calls = time.time(), cpu(), histogram(worker), statements(database)
     behind = 0
