@@ -195,6 +195,7 @@ HOSTS = [
         {f'telegram_backup_last_success_timestamp_seconds{{{NODE}, job_name="restore_test"': -150 * 3600},
     ),
     case("host metrics stand still", "HostMetricsStale", node_textfile_mtime_seconds="0+60x20 1200+0x20"),
+    case("host metrics never came", "HostMetricsStale", node_textfile_mtime_seconds=None),
 ]
 
 MONITORING = [

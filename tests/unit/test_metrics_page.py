@@ -8,7 +8,7 @@ import pytest
 from tests.unit.alert_rules import rules
 from tools.metrics import PAGE, known, page
 
-UNITS = ("seconds", "bytes", "events", "messages", "channels", "requests", "connections")
+UNITS = ("seconds", "bytes", "events", "messages", "channels", "clients", "requests", "connections")
 NO_UNIT = {
     "telegram_api_requests_total", "telegram_backup_last_run_ok", "telegram_cache_breaker_state",
     "telegram_channel_last_message_id", "telegram_connection_status", "telegram_failure_queue_size",
