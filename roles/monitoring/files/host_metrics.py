@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Writes for the node exporter what the systemd units of a host use, and how PgBouncer's pools are.
 
 usage: telegram-host-metrics FILE SECONDS [PGBOUNCER_HOST PGBOUNCER_PORT]
