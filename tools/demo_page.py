@@ -14,12 +14,12 @@ def addresses(host: str, secrets: str) -> str:
     api, token = f"http://{host}:4010", f"""awk '/api_token_read:/{{print "X-API-Key: " $2}}' {secrets}"""
     return f"""\
 Opens from this machine:
-  Prometheus  http://{host}:9090/
+  Prometheus  http://{host}:9090/ (alerts: /alerts)
   RabbitMQ    http://{host}:15672/
               user telegram_admin, password: awk '/rabbitmq_admin:/{{print $2}}' {secrets}
-  API         {api}/health
-              messages, with the token in a header:
-              {token} | curl -sS -H @- '{api}/api/messages?limit=2'"""
+  API         {api}/docs
+              messages as they come, with the token in a header:
+              {token} | curl -sSN -H @- '{api}/api/messages/stream'"""
 
 
 def path(message: Mapping[str, Any]) -> str:
