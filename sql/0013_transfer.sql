@@ -1,7 +1,7 @@
 -- Engine: all. Runs in a transaction. Moving the data to a database of another engine: see docs/database.md.
 
 -- What to copy, and how to read and write it, whatever lies below. What belongs to one server is left out: its settings,
--- transaction numbers, positions, leases, record of maintenance and feed to a legacy system.
+-- transaction numbers and what is kept by them, positions, leases, record of maintenance and feed to a legacy system.
 CREATE VIEW telegram.transfer_tables AS
 SELECT
   c.relname::text AS table_name,
@@ -14,7 +14,7 @@ FROM pg_class AS c CROSS JOIN LATERAL (
 WHERE c.relnamespace = 'telegram'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND c.relname NOT IN (
     'schema_migrations', 'settings', 'positions', 'rollup_state', 'maintenance_runs', 'leases', 'copied_windows',
-    'legacy_changes', 'legacy_feed'
+    'legacy_changes', 'legacy_feed', 'marked_channels'
   );
 
 -- To be called once in the new database when everything is there.
