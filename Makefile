@@ -66,7 +66,7 @@ servers-ready:
 		apt-get install -yqq --no-install-recommends nodejs npm >/dev/null; }
 
 integration: $(READY) targets-ready servers-ready
-	pytest -q tests/integration
+	pytest -q -rs tests/integration
 
 faults-short: $(READY) servers-ready
 	pytest -q -rs tests/faults
