@@ -75,10 +75,8 @@ async def test_each_sink_reads_everything_in_order_behind_its_own_cursor(tmp_pat
         assert ids(await take(spool, "queue", 10)) == list(range(1, 11))
 
 
-async def test_sinks_at_their_own_pace_miss_nothing_and_do_not_read_twice_what_is_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("telegram_stack.spool.reader._TAIL", 8)
+def file_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions behind which the file is read from now on."""
     read: list[int] = []
     entries = Reader._entries
 
@@ -87,6 +85,14 @@ async def test_sinks_at_their_own_pace_miss_nothing_and_do_not_read_twice_what_i
         return entries(self, position, limit)
 
     monkeypatch.setattr(Reader, "_entries", counted)
+    return read
+
+
+async def test_sinks_at_their_own_pace_miss_nothing_and_do_not_read_twice_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("telegram_stack.spool.reader._TAIL", 8)
+    read = file_reads(monkeypatch)
     async with opened(tmp_path) as spool:
         await spool.commit(events(*range(1, 31)))
         assert ids(await take(spool, "database", 25, limit=5)) == list(range(1, 26))
@@ -102,14 +108,7 @@ async def test_sinks_at_their_own_pace_miss_nothing_and_do_not_read_twice_what_i
 async def test_what_was_just_committed_is_not_read_from_the_file_unless_part_of_it_was_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[int] = []
-    entries = Reader._entries
-
-    def counted(self: Reader, position: int, limit: int) -> list[Entry]:
-        read.append(position)
-        return entries(self, position, limit)
-
-    monkeypatch.setattr(Reader, "_entries", counted)
+    read = file_reads(monkeypatch)
     many = events(*range(1, 601))  # more than a statement takes
     async with opened(tmp_path) as spool:
         await spool.commit(many)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -107,13 +107,9 @@ class Changes:
         body = await params.body(request, Deletion, may_be_empty=True)
         note = {"deletion_reason": body.reason} if body.reason else {}
 
-        async def work(connection: Connection) -> Message | None:
-            key = await find_key(connection, name)
-            if key is None or not await queries.delete_message(connection, self._consumer, key, note):
-                return None
-            return await queries.get_message(connection, self._consumer, key)
-
-        return _found(name, await transaction(self._pool, work))
+        return await self._change(
+            name, lambda connection, key: queries.delete_message(connection, self._consumer, key, note)
+        )
 
     async def reprocess(self, request: Request) -> Response:
         """Mark a message as one to process again."""
@@ -121,16 +117,21 @@ class Changes:
         body = await params.body(request, Again, may_be_empty=True)
         note = {"reprocess_requested_by": body.requested_by} if body.requested_by else {}
 
+        return await self._change(
+            name,
+            lambda connection, key: queries.set_status(connection, self._consumer, key, "reprocess_pending", note),
+        )
+
+    async def _change(self, name: str, act: Callable[[Connection, tuple[int, int]], Awaitable[bool]]) -> Response:
+        """`act` on the message with that row id, and show it as it is then. Raises ApiError 404."""
+
         async def work(connection: Connection) -> Message | None:
             key = await find_key(connection, name)
-            if key is None or not await queries.set_status(connection, self._consumer, key, "reprocess_pending", note):
+            if key is None or not await act(connection, key):
                 return None
             return await queries.get_message(connection, self._consumer, key)
 
-        return _found(name, await transaction(self._pool, work))
-
-
-def _found(name: str, message: Message | None) -> Response:
-    if message is None:
-        raise not_found(f"Message {name}")
-    return success(message)
+        message = await transaction(self._pool, work)
+        if message is None:
+            raise not_found(f"Message {name}")
+        return success(message)

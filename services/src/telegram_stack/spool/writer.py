@@ -249,11 +249,8 @@ class Writer:
 
     def _write(self, writer: sqlite3.Connection, group: Sequence[Work]) -> Committed:
         now = time.time()
-        rows = [
-            (event.channel_id, event.message_id, event.version, now, body)
-            for work in group
-            for event, body in work.events
-        ]
+        events = [pair for work in group for pair in work.events]
+        rows = [(event.channel_id, event.message_id, event.version, now, body) for event, body in events]
         # the last word on each channel
         channels = {channel.channel_id: channel for work in group for channel in work.channels}
         writer.execute("BEGIN IMMEDIATE")
@@ -265,8 +262,7 @@ class Writer:
         first, self._last = self._last + 1, int(last)
         if new < len(rows) or self._last - first + 1 != new:  # some were known: which numbers, only the file knows
             return Committed(self._last, ())
-        events = [(event, body) for work in group for event, body in work.events]
-        return Committed(self._last, [Entry(first + place, *events[place], now) for place in range(new)])
+        return Committed(self._last, [Entry(seq, event, body, now) for seq, (event, body) in enumerate(events, first)])
 
     def _save_cursors(self, writer: sqlite3.Connection) -> None:
         _insert(writer, "INSERT OR REPLACE INTO cursors (sink, seq)", list(self._cursors.items()))
