@@ -21,6 +21,7 @@ from telegram_stack.api.gateway import BASE
 from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.operation import Operation
 from telegram_stack.api.params import Param, Query
+from telegram_stack.api.shapes import number_text
 from telegram_stack.api.tokens import Scope
 from telegram_stack.database import Connection, Pool, transaction
 
@@ -207,6 +208,5 @@ async def _counts(connection: Connection) -> Counts:
 
 
 def _channel(row: dict[str, Any]) -> ChannelHealth:
-    last = row["last_message_id"]
-    names = {"channel_id": str(row["channel_id"]), "last_message_id": None if last is None else str(last)}
+    names = {"channel_id": str(row["channel_id"]), "last_message_id": number_text(row["last_message_id"])}
     return ChannelHealth(**{**row, **names})

@@ -20,6 +20,7 @@ from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.operation import Operation
 from telegram_stack.api.params import Param, Query
 from telegram_stack.api.registry import given_channel
+from telegram_stack.api.shapes import number_text
 from telegram_stack.api.tokens import Scope, Token
 from telegram_stack.cache import CacheClient, CacheUnavailableError
 from telegram_stack.database import Connection, Pool, transaction
@@ -195,6 +196,5 @@ async def _records(connection: Connection, limit: int, number: int | None = None
 
 
 def _record(row: dict[str, Any]) -> Erasure:
-    message = row["message_id"]
-    names = {"id": str(row["id"]), "channel_id": str(row["channel_id"])}
-    return Erasure(**{**row, **names, "message_id": None if message is None else str(message)})
+    names = {"id": str(row["id"]), "channel_id": str(row["channel_id"]), "message_id": number_text(row["message_id"])}
+    return Erasure(**{**row, **names})

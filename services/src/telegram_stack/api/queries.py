@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from telegram_stack.api.cursor import Place
-from telegram_stack.api.shapes import Message
+from telegram_stack.api.shapes import Message, number_text
 from telegram_stack.database import Connection
 
 
@@ -252,10 +252,6 @@ async def delete_message(connection: Connection, consumer: str, key: tuple[int, 
     return True
 
 
-def _text(value: int | None) -> str | None:
-    return None if value is None else str(value)
-
-
 def _message(row: dict[str, Any]) -> Message:
     media, status, processed_at = row["media"], row["status"], row["processed_at"]
     metadata = {**row["metadata"], **(row["processing"] or {})}
@@ -265,7 +261,7 @@ def _message(row: dict[str, Any]) -> Message:
         id=row["id"],
         channel_id=str(row["channel_id"]),
         message_id=str(row["message_id"]),
-        thread_id=_text(row["topic_id"]),
+        thread_id=number_text(row["topic_id"]),
         source=row["source"],
         message_type=row["message_type"],
         text=row["text"],
@@ -285,8 +281,8 @@ def _message(row: dict[str, Any]) -> Message:
         updated_at=max(filter(None, (row["stored_at"], processed_at, row["deleted_at"]))),
         deleted_at=row["deleted_at"],
         edit_date=row["edit_date"],
-        sender_id=_text(row["sender_id"]),
-        grouped_id=_text(row["grouped_id"]),
+        sender_id=number_text(row["sender_id"]),
+        grouped_id=number_text(row["grouped_id"]),
         entities=row["entities"] or [],
         reply_to=row["reply_to"],
         forward=row["forward"],
@@ -303,4 +299,4 @@ def _media(media: dict[str, Any]) -> dict[str, Any]:
     """In camelCase, without the access hash: it belongs to the account. The id is a string: it has 64 bits."""
     names = {name: name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:]) for name in media}
     shown = {names[name]: value for name, value in media.items() if name != "access_hash"}
-    return shown | {"id": _text(media.get("id"))}
+    return shown | {"id": number_text(media.get("id"))}

@@ -16,7 +16,7 @@ from telegram_stack.api.answers import Success, encode, success, tagged
 from telegram_stack.api.errors import ApiError, FieldError, invalid, not_found
 from telegram_stack.api.operation import Operation
 from telegram_stack.api.params import Param
-from telegram_stack.api.shapes import Channel
+from telegram_stack.api.shapes import Channel, number_text
 from telegram_stack.api.tokens import Scope
 from telegram_stack.database import Connection, Pool, transaction
 
@@ -173,7 +173,7 @@ async def _channels(connection: Connection, query: Any, values: dict[str, Any]) 
             **{
                 **row,
                 "channel_id": str(row["channel_id"]),
-                "last_message_id": None if row["last_message_id"] is None else str(row["last_message_id"]),
+                "last_message_id": number_text(row["last_message_id"]),
             },
         )
         for row in rows

@@ -90,3 +90,8 @@ class Marked(msgspec.Struct, rename="camel", kw_only=True):
     requested: int
     updated: int
     not_found: list[str]
+
+
+def number_text(value: int | None) -> str | None:
+    """A number of 64 bits as JSON can carry it: as a string."""
+    return None if value is None else str(value)
