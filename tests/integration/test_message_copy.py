@@ -200,7 +200,6 @@ def test_whatever_differs_is_named_and_mended_by_a_copy(server: Postgres, kind: 
     assert f"1 {kind}, in 1 pairs of channel and day" in failure(said)
     assert [found[kind] for found in said["differences"]] == [1]
     with server.connect() as connection:
-        connection.execute("DELETE FROM telegram.copied_windows")
         connection.execute("DELETE FROM telegram.tombstones WHERE message_id = 107")
     success(copy(server))
     assert success(verify(server))["complete"]
