@@ -23,7 +23,7 @@ _OLD_SYSTEM = (
 _SMALL_DISK = "/var/lib/telegram-backup"
 _FIRST = (
     "WITH first AS (SELECT channel_id, message_id FROM telegram.legacy_ids JOIN telegram.messages"
-    " USING (channel_id, message_id) WHERE deleted_at IS NULL AND text <> '' ORDER BY telegram_date LIMIT 1)"
+    " USING (channel_id, message_id) WHERE deleted_at IS NULL AND text <> '' ORDER BY message_date LIMIT 1)"
 )
 _FIRST_CHUNK = "SELECT min(range_end) FROM timescaledb_information.chunks WHERE hypertable_name = 'messages'"
 
@@ -110,13 +110,15 @@ def on_host(inventory: str, command: str) -> None:
 def sabotage(inventory: str, case: Case) -> None:
     """One run against `case`. Raises FailedError."""
     on_host(inventory, case.before)
+    run, at = Run(inventory, *case.options), dict(case.at)
     try:
-        run = Run(inventory, *case.options)
-        at = dict(case.at)
         while task := run.until(at):
             with run.held():
                 on_host(inventory, at.pop(task))
         code, said = run.end(), "".join(run.said[-80:])
+    except FailedError:
+        run.kill()
+        raise
     finally:
         on_host(inventory, case.after)
     if at:
