@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
 
 from tests.legacy.run import ROOT, Run
 
@@ -54,6 +55,7 @@ def run(inventory: str, left: list[str], target: str | None) -> int | None:
         return code
     left.remove(task)
     if target and task in _OF_TARGET:
+        time.sleep(0.3)  # into the task
         for verb in ("kill", "start"):
             subprocess.run([sys.executable, "-m", "tools.targets", verb, target], cwd=ROOT, check=True)
         if migration.end() == 0:

@@ -29,13 +29,12 @@ class Run:
         )
 
     def until(self, tasks: Iterable[str]) -> str | None:
-        """Go on to the first of `tasks` (ends of task names), and into it; None when the run has ended before."""
+        """Go on to the first of `tasks` (ends of task names); None when the run has ended before."""
         assert self._process.stdout
         for line in self._process.stdout:
             self.said.append(re.sub(r"\x1b\[[0-9;]*m", "", line))
             task = self.said[-1].startswith("TASK [") and next((task for task in tasks if f"{task}]" in line), None)
             if task:
-                time.sleep(0.3)
                 return task
         return None
 
@@ -45,7 +44,8 @@ class Run:
         return self._process.wait()
 
     def kill(self) -> None:
-        """End it at once, with all it has started on this machine (-9)."""
+        """Let it go into its task and end it at once, with all it has started on this machine (-9)."""
+        time.sleep(0.3)
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 

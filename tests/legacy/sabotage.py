@@ -62,7 +62,7 @@ CASES = {
     "lost-row": Case(
         (r"Phase 6 \(verification\) stopped", r"\d lacking"),
         at={
-            "Compare messages with those of the old system": _new_database(
+            "Compare from the first window on": _new_database(
                 "DELETE FROM telegram.messages USING first "
                 "WHERE (messages.channel_id, messages.message_id) = (first.channel_id, first.message_id)"
             )
@@ -71,7 +71,7 @@ CASES = {
     "other-text": Case(
         (r"Phase 6 \(verification\) stopped", r"\d differing"),
         at={
-            "Compare messages with those of the old system": _new_database(
+            "Compare from the first window on": _new_database(
                 "UPDATE telegram.messages SET text = 'other' FROM first "
                 "WHERE (messages.channel_id, messages.message_id) = (first.channel_id, first.message_id)"
             )
@@ -80,7 +80,7 @@ CASES = {
     "lost-chunk": Case(
         (r"Phase 6 \(verification\) stopped", r"\d\d+ lacking"),
         at={
-            "Compare messages with those of the old system": _new_database(
+            "Compare from the first window on": _new_database(
                 f"SELECT drop_chunks('telegram.messages', older_than => ({_FIRST_CHUNK}))"
             )
         },
