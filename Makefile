@@ -89,7 +89,7 @@ molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, b
 	molecule test --scenario-name migrate
 
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60
-test-all: export TELEGRAM_STACK_KILLS = 1
+test-all: export TELEGRAM_STACK_LONG = 1
 test-all: test ## The long form: also two writers at once for a minute, and a migration killed at two dozen points
 
 requirements: $(READY) ## List the numbered requirements that no test names

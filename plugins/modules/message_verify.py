@@ -16,8 +16,9 @@ description:
     and processed where the row says so; or when the row stands in C(telegram.quarantine). What Telegram edited later
     is right, too.
   - One run works for about O(seconds). Run it again with O(begin) set to RV(next_window) until RV(complete).
-  - Messages are changed on neither side. Of a window that differs the record that it was copied is forgotten, so that
-    the next M(tradingsystem.telegram_stack.message_copy) takes it again; in check mode not even that.
+  - Messages are changed on neither side. Of a window that differs the record that it was copied is forgotten, and
+    the keys of messages that are not there, so that the next M(tradingsystem.telegram_stack.message_copy) takes it
+    again; in check mode not even that.
 options:
   begin:
     description:
@@ -115,6 +116,14 @@ SELECT channel, coalesce(day::text, 'no day') AS day, rows, lacking, differing, 
 FROM telegram.compare_legacy_rows(%s)
 """
 _FORGET = "DELETE FROM telegram.copied_windows WHERE source = %s AND window_start = %s"
+# What a chunk that was lost has left: a message with a key counts as stored.
+_FORGET_KEYS = """
+DELETE FROM telegram.message_keys AS k USING pg_temp.legacy_read AS r
+WHERE k.channel_id = r.channel AND k.message_id = r.message AND NOT EXISTS (
+  SELECT FROM telegram.messages AS m
+  WHERE m.channel_id = k.channel_id AND m.message_id = k.message_id AND m.message_date = k.message_date
+)
+"""
 
 
 def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connection[Any]) -> dict[str, Any]:
@@ -132,6 +141,7 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
                 found = [dict(zip(names, row, strict=True)) for row in cursor]
                 if found and not module.check_mode:
                     target.execute(_FORGET, [table.name, window.start])
+                    target.execute(_FORGET_KEYS)
             differences += found
             rows += window.rows
             done += 1

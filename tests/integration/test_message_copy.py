@@ -188,6 +188,7 @@ def test_only_what_was_copied_since_or_has_changed_is_compared(server: Postgres,
     ("kind", "change", "back"),
     [
         ("lacking", "DELETE FROM telegram.legacy_ids WHERE message_id = 21", ""),
+        ("lacking", "DELETE FROM telegram.messages WHERE message_id = 21", "text 21"),
         ("differing", "UPDATE telegram.messages SET text = 'other' WHERE message_id = 21", "text 21"),
         ("undeleted", "UPDATE telegram.messages SET deleted_at = NULL WHERE message_id = 107", ""),
         ("unprocessed", "DELETE FROM telegram.processing WHERE message_id = 22", ""),
