@@ -15,12 +15,13 @@ from telegram_stack import cache, database
 from telegram_stack.api import cached, hub, operation
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.legacy import feed
+from telegram_stack.sinks import queue
 from telegram_stack.spool import Spool
 from telegram_stack.worker import polling, processing, state
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 _PLACES = {
-    "gateway": [database],
+    "gateway": [database, queue],
     "API": [operation, cached, hub, database, cache],
     "worker": [state, polling, processing, database, cache],
     "legacy feed": [feed, database],
@@ -58,8 +59,11 @@ def _row(metric: MetricWrapperBase) -> Row:
 
 def _served() -> Iterator[tuple[str, Row]]:
     registry = CollectorRegistry()
-    of_gateway = vars(Metrics(registry, cast(Spool, None), ["database"])).values()
-    yield from (("gateway", _row(metric)) for metric in of_gateway if isinstance(metric, MetricWrapperBase))
+    of_gateway = Metrics(registry, cast(Spool, None), ["database"])
+    of_gateway.follow_lease(lambda: 0.0)
+    yield from (
+        ("gateway", _row(metric)) for metric in vars(of_gateway).values() if isinstance(metric, MetricWrapperBase)
+    )
     for place, modules in _PLACES.items():
         for module in modules:
             for metric in vars(module).values():
