@@ -122,6 +122,12 @@ def load(running: Stack, rate: int, count: int) -> None:
     httpx.post(f"{running.control}/load", json={"rate": rate, "count": count}).raise_for_status()
 
 
+def disturb(running: Stack) -> None:
+    """Have Telegram skip some updates, cut the connection and ask for a pause."""
+    httpx.post(f"{running.control}/faults", json={"floods": {"getDialogs": 3}, "skip": 3}).raise_for_status()
+    httpx.post(f"{running.control}/disconnect").raise_for_status()
+
+
 def ask_api(running: Stack) -> None:
     """Ask the API as a client does that looks at the newest messages."""
     with httpx.Client(base_url=running.api, headers={"x-api-key": TOKEN}) as client:
@@ -138,6 +144,7 @@ def main() -> None:
             print(address, flush=True)
             end = time.monotonic() + minutes * 60
             load(running, 20, int(20 * 60 * minutes))
+            disturb(running)
             while time.monotonic() < end:
                 ask_api(running)
                 time.sleep(1)

@@ -15,7 +15,10 @@ NAMES = ("overview", "gateway", "database", "redis", "rabbitmq", "hosts", "slo")
 def render(name: str, **given: Any) -> str:
     """The file `name`. Ansible's delimiters for these templates are in their first line."""
     environment = Environment(
-        variable_start_string="[[", variable_end_string="]]", undefined=StrictUndefined, autoescape=False  # noqa: S701
+        variable_start_string="[[",
+        variable_end_string="]]",
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701
     )
     head, _, text = (TEMPLATES / f"{name}.json.j2").read_text(encoding="utf-8").partition("\n")
     assert head == "#jinja2: variable_start_string:'[[', variable_end_string:']]'", name

@@ -16,6 +16,7 @@ from tools.dashboards.page import Limit, Page, Panel, Variable
 SOURCE = "telegram-prometheus"
 """The uid of the data source that the role provisions."""
 HEADER = "#jinja2: variable_start_string:'[[', variable_end_string:']]'\n"
+_MANAGED = "Managed by tradingsystem.telegram_stack: the next deployment takes back what is changed by hand."
 _PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid=SOURCE)
 _RUNBOOK = "[[ monitoring_runbook_url ]]"
 _COLUMNS = 24
@@ -33,7 +34,7 @@ def built(page: Page) -> models.Dashboard:
     board = (
         dashboard.Dashboard(page.title)
         .uid(page.uid)
-        .description(page.text)
+        .description(f"{page.text} {_MANAGED}")
         .tags(["telegram"])
         .timezone("browser")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)

@@ -9,7 +9,7 @@ PAGES: tuple[Page, ...] = (overview.PAGE, gateway.PAGE, database.PAGE, redis.PAG
 
 
 def homes() -> dict[str, str]:
-    """Where each alert's link leads, as the end of an address at Grafana; to the overview only what has no other home."""
+    """Where each alert's link leads, as the end of an address at Grafana. The overview comes last."""
     found: dict[str, str] = {}
     for page in (*PAGES[1:], PAGES[0]):
         for number, panel in page.numbered():

@@ -85,9 +85,7 @@ def _parsed(asked: list[str]) -> list[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".yml", encoding="utf-8") as file:
         json.dump({"groups": [{"name": "panels", "rules": rules}]}, file)  # which is YAML too
         file.flush()
-        ended = subprocess.run(
-            ["promtool", "check", "rules", file.name], capture_output=True, text=True, check=False
-        )
+        ended = subprocess.run(["promtool", "check", "rules", file.name], capture_output=True, text=True, check=False)
     return [] if ended.returncode == 0 else [ended.stderr.strip() or ended.stdout.strip()]
 
 
