@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -30,6 +31,7 @@ _BACKUP = {
     "telegram_backup_last_success_timestamp_seconds": "When the job last ended well",
     "telegram_backup_last_run_ok": "1 when the job's last run has ended well",
 }
+_MIGRATION = PAGE.parent.parent / "roles/migration/templates/telegram_migration.prom.j2"
 _HEAD = """\
 # Metrics
 
@@ -72,6 +74,8 @@ def _served() -> Iterator[tuple[str, Row]]:
     for name, metric_of_host in host_metrics.METRICS.items():
         labels = ("unit",) if name.startswith("telegram_unit") else ("database", "user") if "pools" in name else ()
         yield "host metrics", Row(name, metric_of_host.kind, labels, metric_of_host.text)
+    told = re.findall(r"^# HELP (\w+) (.+)$", _MIGRATION.read_text(encoding="utf-8"), re.MULTILINE)
+    yield from (("migration", Row(name, "gauge", (), text)) for name, text in told)
     entry = {"ok": True, "at": 0.0, "last_ok": 0.0, "detail": ""}
     for line in record.metrics({"backup": entry}).splitlines():
         if line.startswith("# TYPE "):
