@@ -95,6 +95,11 @@ def configure(running: Stack, folder: Path, ports: dict[str, int]) -> None:
     broker = [f"127.0.0.1:{running.broker.metrics_port}"]
     environment = Environment(autoescape=False, trim_blocks=True)  # noqa: S701  # YAML, not a page
     environment.filters |= {"bool": bool, "to_json": lambda value: yaml.safe_dump(value, default_flow_style=True)}
+    jobs = {
+        **{name: [address] for name, address in services.items()},
+        "rabbitmq": broker,
+        **{name: [local[name]] for name in ("node", "redis_exporter", "postgres")},
+    }
     settings = alert_rules.settings() | {
         "monitoring_scrape_interval": f"{SCRAPE_SECONDS}s",
         "monitoring_rabbitmq_targets": broker,
@@ -105,12 +110,12 @@ def configure(running: Stack, folder: Path, ports: dict[str, int]) -> None:
         "telegram_redis_exporter_port": ports["redis_exporter"],
         "_monitoring_local_address": "127.0.0.1",
         "_monitoring_rules_dir": str(folder / "rules"),
-        "_monitoring_jobs": {
-            **{name: [address] for name, address in services.items()},
-            "rabbitmq": broker,
-            **{name: [local[name]] for name in ("node", "redis_exporter", "postgres")},
-        },
+        "_monitoring_targets_dir": str(folder / "targets"),
+        "_monitoring_jobs": jobs,
     }
+    (folder / "targets").mkdir()
+    for name, targets in {**jobs, "redis": settings["monitoring_redis_instances"]}.items():
+        (folder / "targets" / f"{name}.yml").write_text(yaml.safe_dump([{"targets": targets}]))
     (folder / "rules").mkdir(exist_ok=True)
     alert_rules.write(folder / "rules")
     text = (ROOT / "roles/monitoring/templates/prometheus.yml.j2").read_text(encoding="utf-8")
