@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from molecule.default.tests.panels import ASKED, WITHOUT_DATA, empty
 from tests.integration.servers import wait_until
 from tests.integration.watched import ask_api, disturb, lacks, load, watched
 from tests.unit.dashboards import NAMES, board
+from tools.dashboards.data import ASKED, WITHOUT_DATA, empty
 
 pytestmark = pytest.mark.skipif(lacks() is not None, reason=str(lacks()))
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -143,6 +144,7 @@ def ask_api(running: Stack) -> None:
 def main() -> None:
     """Keep a watched stack busy for so many minutes."""
     minutes = float(sys.argv[1])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # everything that it started ends with it
     with tempfile.TemporaryDirectory(prefix="watched-") as name:
         Path(name).chmod(0o755)
         with watched(Path(name)) as (running, address):

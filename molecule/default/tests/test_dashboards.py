@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from panels import ASKED, WITHOUT_DATA, empty, parsed
 from probe import STATE, run_python, telegram, wait_until
 from test_monitoring import prometheus
 from testinfra.host import Host
+from tools.dashboards.data import ASKED, WITHOUT_DATA, empty, parsed
 
 FOLDER = "/etc/grafana/telegram-dashboards"
 TEMPLATES = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "roles/monitoring/templates/dashboards"

@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 import pytest
-from panels import WITHOUT_DATA
 from probe import wait_until
 from testinfra.host import Host
+from tools.dashboards.data import WITHOUT_DATA
 
 ASKED = re.compile(r'(?<![\w:."/=~-])([a-z]\w*[_:][\w:]*)(?=[\[{ )]|$)')
 
