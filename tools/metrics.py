@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -15,12 +16,13 @@ from telegram_stack import cache, database
 from telegram_stack.api import cached, hub, operation
 from telegram_stack.gateway.metrics import Metrics
 from telegram_stack.legacy import feed
+from telegram_stack.sinks import queue
 from telegram_stack.spool import Spool
 from telegram_stack.worker import polling, processing, state
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 _PLACES = {
-    "gateway": [database],
+    "gateway": [database, queue],
     "API": [operation, cached, hub, database, cache],
     "worker": [state, polling, processing, database, cache],
     "legacy feed": [feed, database],
@@ -29,6 +31,7 @@ _BACKUP = {
     "telegram_backup_last_success_timestamp_seconds": "When the job last ended well",
     "telegram_backup_last_run_ok": "1 when the job's last run has ended well",
 }
+_MIGRATION = PAGE.parent.parent / "roles/migration/templates/telegram_migration.prom.j2"
 _HEAD = """\
 # Metrics
 
@@ -58,8 +61,11 @@ def _row(metric: MetricWrapperBase) -> Row:
 
 def _served() -> Iterator[tuple[str, Row]]:
     registry = CollectorRegistry()
-    of_gateway = vars(Metrics(registry, cast(Spool, None), ["database"])).values()
-    yield from (("gateway", _row(metric)) for metric in of_gateway if isinstance(metric, MetricWrapperBase))
+    of_gateway = Metrics(registry, cast(Spool, None), ["database"])
+    of_gateway.follow_lease(lambda: 0.0)
+    yield from (
+        ("gateway", _row(metric)) for metric in vars(of_gateway).values() if isinstance(metric, MetricWrapperBase)
+    )
     for place, modules in _PLACES.items():
         for module in modules:
             for metric in vars(module).values():
@@ -68,6 +74,8 @@ def _served() -> Iterator[tuple[str, Row]]:
     for name, metric_of_host in host_metrics.METRICS.items():
         labels = ("unit",) if name.startswith("telegram_unit") else ("database", "user") if "pools" in name else ()
         yield "host metrics", Row(name, metric_of_host.kind, labels, metric_of_host.text)
+    told = re.findall(r"^# HELP (\w+) (.+)$", _MIGRATION.read_text(encoding="utf-8"), re.MULTILINE)
+    yield from (("migration", Row(name, "gauge", (), text)) for name, text in told)
     entry = {"ok": True, "at": 0.0, "last_ok": 0.0, "detail": ""}
     for line in record.metrics({"backup": entry}).splitlines():
         if line.startswith("# TYPE "):

@@ -64,8 +64,8 @@ def needs() -> str | None:
 
 
 @contextmanager
-def stack(folder: Path) -> Iterator[Stack]:
-    """Start everything in `folder`, which other users can enter; end everything."""
+def stack(folder: Path, *, metrics: bool = False) -> Iterator[Stack]:
+    """Start everything in `folder`, which other users can enter; end everything. With `metrics` RabbitMQ serves its."""
     with ExitStack() as resources:
         disks = {name: resources.enter_context(disk(folder / f"{name}-disk", size)) for name, size in _DISKS_MB.items()}
         for small in disks.values():
@@ -75,7 +75,7 @@ def stack(folder: Path) -> Iterator[Stack]:
         database = resources.enter_context(
             postgres(disks["postgresql"].folder, max_wal_size="64MB", min_wal_size="32MB", max_connections=100)
         )
-        broker = resources.enter_context(brokers.rabbitmq(disks["rabbitmq"].folder))
+        broker = resources.enter_context(brokers.rabbitmq(disks["rabbitmq"].folder, metrics=metrics))
         to_server = links.to(database.port)
         pooler = resources.enter_context(pgbouncer(replace(database, port=to_server.port)))
         supervisor = Supervisor()

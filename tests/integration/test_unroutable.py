@@ -35,9 +35,11 @@ def scraped(broker: brokers.Broker) -> dict[str, float]:
         monitoring_scrape_interval="15s",
         monitoring_components=[],
         _monitoring_jobs={},
+        _monitoring_targets_dir="targets",
     )
     (job,) = [job for job in yaml.safe_load(text)["scrape_configs"] if job["job_name"] == "rabbitmq_queues"]
-    target = job["static_configs"][0]["targets"][0]
+    assert job["file_sd_configs"] == [{"files": ["targets/rabbitmq.yml"]}]  # those of the job `rabbitmq`
+    target = f"127.0.0.1:{broker.metrics_port}"
     answer = httpx.get(f"http://{target}{job['metrics_path']}?{urlencode(job['params'], doseq=True)}")
     answer.raise_for_status()
     found = re.findall(r'^rabbitmq_detailed_queue_messages\{.*queue="([^"]+)".*\} (\S+)$', answer.text, re.MULTILINE)

@@ -58,12 +58,18 @@ SERVICES = [
             "telegram_connection_status": "1+0x26 0+0x9",
         },
     ),
+    fire(
+        "a log-in within a moment",
+        "",
+        {f'telegram_session_state{{{GATEWAY}, state="unauthenticated"': "0+0x28 1 0+0x9"},
+    ),
     case("a channel cannot be read", "UnresolvedGaps", telegram_recovery_unreadable_channels="0+0x28 1+0x9"),
     case("recovery never ends", "UnresolvedGaps", telegram_recovery_channels=3, telegram_recovery_seconds=301),
     case("recovery after a reconnect", "", telegram_recovery_channels=200, telegram_recovery_seconds=20),
     case("a sink is late", "SinkBehind", telegram_sink_oldest_waiting_seconds="0+0x26 31+5x9"),
     case("a sink waits a little", "", telegram_sink_oldest_waiting_seconds=29),
     case("quarantine", "EventsQuarantined", telegram_sink_quarantined_events=1),
+    case("what was refused has been replayed", "", telegram_sink_quarantined_events="0+0x10 1+0x10 0+0x20"),
     case("disk full at the spool", "SpoolReserveGiven", telegram_spool_reserve_bytes="1000+0x25 0+0x9"),
     case("no reserve by choice", "", telegram_spool_reserve_bytes=0),
     case("long flood wait", "LongFloodWait", telegram_flood_wait_remaining_seconds=400),
@@ -159,6 +165,7 @@ DATA = [
     fire("dead letters", "DeadLetterQueueBuilding", {queue("telegram.messages.dlq"): 101}),
     fire("a hundred dead letters", "", {queue("telegram.messages.dlq"): 100}),
     fire("unroutable", "UnroutableMessages", {queue("telegram.unroutable"): 1}),
+    fire("unroutable ones were taken out", "", {queue("telegram.unroutable"): "0+0x10 5+0x10 0+0x20"}),
     fire("no consumer", "QueueWithoutConsumer", {queue(SIGNALS, "consumers"): "1+0x26 0+0x9"}),
     fire("the consumer restarts", "", {queue(SIGNALS, "consumers"): "1+0x27 0 1+0x9"}),
 ]
@@ -172,12 +179,19 @@ HOSTS = [
     case("unit within its memory", "", telegram_unit_memory_bytes=230 << 20),
     case("unit without a limit", "", telegram_unit_memory_limit_bytes=None, telegram_unit_memory_bytes=9 << 30),
     case("host short of memory", "HighMemoryUsage", node_memory_MemAvailable_bytes=1900),
+    case("host with little to spare", "", node_memory_MemAvailable_bytes=2100),
     case("clock off", "ClockSkew", node_timex_offset_seconds=-6),
     case("Telegram's clock drifts", "ClockSkew", telegram_clock_offset_seconds=40),
     case("Telegram's clock is coarse", "", telegram_clock_offset_seconds=-1),
     case("unit failed", "UnitFailed", node_systemd_unit_state="0+0x27 1+0x9"),
     case("unit failed and restarted", "", node_systemd_unit_state="0+0x28 1 0+0x9"),
     case("backup failed", "JobFailed", telegram_backup_last_run_ok=0),
+    case("backup failed and was repeated", "", telegram_backup_last_run_ok="1+0x10 0+0x10 1+0x20"),
+    fire(
+        "backup of yesterday",
+        "",
+        {f'telegram_backup_last_success_timestamp_seconds{{{NODE}, job_name="backup"': -20 * 3600},
+    ),
     case("no backup yet", "", telegram_backup_last_run_ok=None, telegram_backup_last_success_timestamp_seconds=None),
     fire(
         "backup a day late",
@@ -195,6 +209,7 @@ HOSTS = [
         {f'telegram_backup_last_success_timestamp_seconds{{{NODE}, job_name="restore_test"': -150 * 3600},
     ),
     case("host metrics stand still", "HostMetricsStale", node_textfile_mtime_seconds="0+60x20 1200+0x20"),
+    case("host metrics are late once", "", node_textfile_mtime_seconds="0+60x26 1560 1560 1740+60x9"),
     case("host metrics never came", "HostMetricsStale", node_textfile_mtime_seconds=None),
 ]
 
@@ -204,6 +219,7 @@ MONITORING = [
     fire("a target is not asked for", "TargetMissing", {up("postgres"): None}),
     fire("no gateway is asked for", "TelegramGatewayDown TargetMissing", {up("gateway"): None}),
     case("a rule fails", "RuleEvaluationFails", prometheus_rule_evaluation_failures_total="1+0x27 2+0x9"),
+    case("a rule failed some time ago", "", prometheus_rule_evaluation_failures_total="1+0x10 5+0x40"),
     case("alerts are dropped", "AlertsNotDelivered", prometheus_notifications_dropped_total="0+0x20 5+5x20"),
     case("alerts were dropped once", "", prometheus_notifications_dropped_total="0+0x10 5+0x30"),
 ]

@@ -40,7 +40,8 @@ def settings(**given: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for role in ("common", "monitoring"):
         found |= yaml.safe_load((ROOT / "roles" / role / "defaults/main.yml").read_text(encoding="utf-8"))
-    found |= {"monitoring_pgbouncer_host": "127.0.0.1"}
+    found |= {"monitoring_pgbouncer_host": "127.0.0.1", "monitoring_grafana_url": ""}
+    found |= yaml.safe_load((ROOT / "roles/monitoring/vars/main/panels.yml").read_text(encoding="utf-8"))
     return found | {"_monitoring_job_names": [*JOBS, "redis"]} | given
 
 

@@ -146,6 +146,25 @@ def test_each_alert_has_a_case_that_makes_it_fire() -> None:
     assert set(alerts()) >= REFERENCE
 
 
+def read_by(expression: str, records: dict[str, str]) -> set[str]:
+    """The metrics that an expression looks at, by itself and through recording rules."""
+    names = set(re.findall(r"[a-z_]+:[\w:]+|[a-z]\w+", re.sub(r'"[^"]*"', "", expression)))
+    return names.union(*(read_by(records[name], records) for name in names & set(records)))
+
+
+@pytest.mark.requirement("MO-02")
+def test_each_alert_has_a_near_miss_that_must_not_make_it_fire() -> None:
+    """A case that changes what the alert looks at. The objectives' own cases have theirs, and one fires always."""
+    records = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+    changed_without = {
+        name: {start.partition("{")[0] for case in CASES if name not in case.firing for start in case.changes}
+        for name in alerts()
+    }
+    lacking = {name for name, alert in alerts().items() if not changed_without[name] & read_by(alert["expr"], records)}
+    assert lacking <= {DEAD_MAN}
+    assert {tuple(firing) for *_, firing in SLO_CASES} >= {(), ("ErrorBudgetBurns",)}
+
+
 @pytest.mark.requirement("MO-04")
 def test_each_alert_says_how_bad_what_why_and_where_to_read_on() -> None:
     for name, alert in alerts(monitoring_runbook_url="https://docs.example/troubleshooting.html").items():

@@ -71,6 +71,7 @@ class Gateway:
     def __init__(self, spool: Spool, bind: str = "127.0.0.1", token: str | None = None) -> None:
         self.spool = spool
         self.source = SimpleNamespace(
+            gaps=0,
             state="connected",
             cause="",
             progress=Progress(),

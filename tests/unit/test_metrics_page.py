@@ -12,7 +12,8 @@ UNITS = ("seconds", "bytes", "events", "messages", "channels", "clients", "reque
 NO_UNIT = {
     "telegram_api_requests_total", "telegram_backup_last_run_ok", "telegram_cache_breaker_state",
     "telegram_channel_last_message_id", "telegram_connection_status", "telegram_failure_queue_size",
-    "telegram_legacy_feed_backlog", "telegram_session_state", "telegram_sink_available",
+    "telegram_legacy_feed_backlog", "telegram_migration_failed", "telegram_migration_phase",
+    "telegram_session_state", "telegram_sink_available",
     "telegram_sink_cursor_sequence", "telegram_spool_last_sequence", "telegram_update_queue_size", "pgbouncer_up",
     "telegram_legacy_feed_up", "telegram_worker_database_up", "telegram_worker_queue_up",
 }  # fmt: skip

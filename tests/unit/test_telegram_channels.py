@@ -185,3 +185,28 @@ def test_a_channel_that_is_taken_again_is_read_from_where_it_was_left() -> None:
     channels.register({A: True})
     assert channels.open == [A]
     assert progress(channels) == (10, 100)
+
+
+def test_a_gap_is_counted_when_it_is_found_and_once() -> None:
+    channels = complete()
+    assert channels.live(A, [11], 101, 1) is not None
+    assert channels.live(B, [1], 5, 1) is None  # never seen before: nothing of it was missed
+    assert channels.gaps == 0
+    channels.live(A, [14], 104, 1)
+    channels.live(A, [16], 106, 1)
+    assert channels.gaps == 1
+    channels.read(A, 16)
+    channels.read_to_end(A, 106)
+    channels.compare(A, 106)
+    assert channels.gaps == 1
+
+
+def test_what_was_missed_before_a_new_connection_is_one_gap() -> None:
+    channels = complete()
+    channels.open_all()
+    channels.compare(A, 100)  # complete after all
+    channels.open_all()
+    assert channels.gaps == 0
+    channels.compare(A, 120)
+    channels.compare(A, 121)
+    assert channels.gaps == 1

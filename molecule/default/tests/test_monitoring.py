@@ -10,22 +10,9 @@ from typing import Any
 import pytest
 from probe import wait_until
 from testinfra.host import Host
+from tools.dashboards.data import WITHOUT_DATA
 
 ASKED = re.compile(r'(?<![\w:."/=~-])([a-z]\w*[_:][\w:]*)(?=[\[{ )]|$)')
-VERSION_1 = "a machine with control groups of version 1 counts no unit's memory where version 2 has it"
-BEFORE = "the set that a deployment makes comes before the node exporter; the next run tells"
-WITHOUT_DATA = {
-    "telegram_backup_last_run_ok": BEFORE,
-    "telegram_backup_last_success_timestamp_seconds": BEFORE,
-    "telegram_unit_memory_bytes": VERSION_1,
-    "telegram_unit_memory_limit_bytes": VERSION_1,
-    "unit:telegram_unit_memory:ratio": VERSION_1,
-    "telegram_flood_wait_remaining_seconds": "Telegram has asked for no pause",
-    "node_timex_offset_seconds": "a container may not read the state of the clock",
-    "node_filesystem_avail_bytes": "a container's disk is its host's",
-    "node_filesystem_size_bytes": "a container's disk is its host's",
-    "instance:node_filesystem_avail:ratio": "a container's disk is its host's",
-}
 
 
 def ask(host: Host, url: str) -> Any:

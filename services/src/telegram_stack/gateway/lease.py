@@ -42,6 +42,10 @@ class DatabaseLease:
         self._name = ""
         self._until = 0.0
 
+    def seconds_left(self) -> float:
+        """How long it lasts unless it is renewed; 0 without it."""
+        return max(0.0, self._until - self._clock())
+
     async def take(self, name: str) -> None:
         """Get the lease, or have it already. Raises LeaseError."""
         self._name = name
@@ -69,6 +73,7 @@ class DatabaseLease:
 
     async def give_back(self) -> None:
         """Let another host have it at once, if that can be said within a moment."""
+        self._until = 0.0
 
         async def work(connection: Connection) -> None:
             await connection.execute(_GIVE_BACK, [self._name, self._holder])

@@ -34,7 +34,7 @@ from telegram_stack.sinks.base import Observer, Sink, SinkUnavailableError, drai
 from telegram_stack.sinks.cache import open_cache
 from telegram_stack.sinks.database import DatabaseSink
 from telegram_stack.sinks.push import PushSink, sink_name
-from telegram_stack.sinks.queue import QueueSink
+from telegram_stack.sinks.queue import NACKS, QueueSink
 from telegram_stack.spool import Entry, Spool, SpoolError
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.client import Server
@@ -133,6 +133,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     registry.register(TRANSACTION_SECONDS)
+    registry.register(NACKS)
 
     async with AsyncExitStack() as stack:
         stack.enter_context(session.locked())
@@ -153,6 +154,9 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         metrics = Metrics(registry, spool, names)
         spool.on_commit = metrics.committed
         pool = await open_pool(config.database, _NAME)
+        lease = DatabaseLease(pool, config.lease_seconds) if config.lease_seconds else None
+        if lease is not None:
+            metrics.follow_lease(lease.seconds_left)
         source = TelegramSource(
             session,
             channels,
@@ -164,7 +168,7 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
             server=_server(config),
             proxy=_proxy(config),
             limits=_limits(config),
-            lease=DatabaseLease(pool, config.lease_seconds) if config.lease_seconds else None,
+            lease=lease,
             stored=StoredInDatabase(pool),
             connect_timeout=config.telegram.connect_timeout,
             watchdog_seconds=config.telegram.watchdog_seconds,

@@ -62,6 +62,12 @@ class Metrics(Reception, Observer):
         self._last_event = Gauge(
             "telegram_last_event_timestamp_seconds", "When the last live update came", registry=registry
         )
+        self._gaps = Counter(
+            "telegram_gaps_detected",
+            "Channels found to lack something, each time anew: their records at Telegram went on behind ours",
+            registry=registry,
+        )
+        self._gaps_counted = 0
         self._recovered = Counter(
             "telegram_recovered_messages",
             "Events read from Telegram's records after they were missed",
@@ -153,6 +159,8 @@ class Metrics(Reception, Observer):
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self._registry = registry
+        self._lease: Gauge | None = None
         self._flooded: set[str] = set()
         for kind in ("new", "edit", "delete"):
             self._recovered.labels(kind)
@@ -187,6 +195,15 @@ class Metrics(Reception, Observer):
     def follow_sync(self, channels_open: Callable[[], int]) -> None:
         """Ask `channels_open` how many channels a backfill has not read to their end."""
         self._sync_open.set_function(channels_open)
+
+    def follow_lease(self, seconds_left: Callable[[], float]) -> None:
+        """Ask `seconds_left` how long the session's lease lasts. Without one there is no such metric."""
+        self._lease = Gauge(
+            "telegram_lease_remaining_seconds",
+            "Until the session's lease ends unless it is renewed; only where hosts stand by for each other",
+            registry=self._registry,
+        )
+        self._lease.set_function(seconds_left)
 
     def photo(self, result: str) -> None:
         """A photo was asked for."""
@@ -271,6 +288,8 @@ class Metrics(Reception, Observer):
         self._last_id.clear()  # a channel that was left has none
         for channel_id, message_id in source.last_message_ids.items():
             self._last_id.labels(str(channel_id)).set(message_id)
+        self._gaps.inc(source.gaps - self._gaps_counted)
+        self._gaps_counted = source.gaps
         self._open.set(source.progress.channels_open)
         self._unreadable.set(len(source.progress.unreadable))
         self._recovery_seconds.set(source.progress.seconds if source.progress.running else 0)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
+from prometheus_client import Counter
 
 from telegram_stack.events import routing_key
 from telegram_stack.sinks.base import SinkUnavailableError
@@ -19,6 +20,7 @@ from telegram_stack.topology import EXCHANGE, Binding, Declaration, Exchange, Qu
 log = logging.getLogger(__name__)
 
 _PERSISTENT = 2
+NACKS = Counter("telegram_queue_nacks", "Messages that the broker refused (nack); they are published again")
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,8 +150,12 @@ class QueueSink:
         tags = [known for known in self._unconfirmed if known <= tag] if frame.method.multiple else [tag]
         for known in tags:
             entry = self._unconfirmed.pop(known, None)
-            if entry is not None and isinstance(frame.method, pika.spec.Basic.Ack):
+            if entry is None:
+                continue
+            if isinstance(frame.method, pika.spec.Basic.Ack):
                 self._accepted.add(entry.seq)
+            else:
+                NACKS.inc()
         if not self._unconfirmed:
             self._confirmed.set()
 

@@ -29,6 +29,8 @@ class _Open:
     begin: int = 0
     end: int = 0
     last_message_id: int = 0
+    gap: bool = False
+    """Whether it was found that something is missing, not only that it may be."""
 
 
 class Channels:
@@ -39,6 +41,8 @@ class Channels:
         self._known = dict(known)
         self._policy = policy
         self._open: dict[int, _Open] = {}
+        self.gaps = 0
+        """How often a channel's count at Telegram was found ahead of ours, for the metrics."""
         self.open_all()
 
     def __getitem__(self, channel_id: int) -> Channel:
@@ -86,7 +90,8 @@ class Channels:
 
     def reopen(self, channel_id: int) -> None:
         """Something of the channel was missed."""
-        self._open[channel_id] = _Open()
+        self._open[channel_id] = _Open(gap=True)
+        self.gaps += 1
 
     def live(self, channel_id: int, message_ids: Iterable[int], pts: int, pts_count: int) -> Channel | None:
         """An update came; returns the channel's progress when it may move together with the update's events."""
@@ -95,7 +100,11 @@ class Channels:
         state = self._open.get(channel_id)
         hole = not pts or (channel.pts is not None and pts - pts_count > channel.pts)
         if state is None and (hole or channel_id not in self._known):
-            state = self._open[channel_id] = _Open()
+            if hole and channel_id in self._known:
+                self.reopen(channel_id)
+            else:
+                self._open[channel_id] = _Open()
+            state = self._open[channel_id]
         if state is not None:
             if pts and pts > state.end:
                 if pts - pts_count != state.end:
@@ -120,6 +129,9 @@ class Channels:
                 self.reopen(channel_id)
         elif pts == channel.pts and channel.last_message_id is not None:
             self.read_to_end(channel_id, pts)
+        elif channel.pts is not None and pts > channel.pts and not self._open[channel_id].gap:
+            self._open[channel_id].gap = True
+            self.gaps += 1
 
     def forget_count(self, channel_id: int) -> None:
         """Telegram does not know the channel's count that we have."""

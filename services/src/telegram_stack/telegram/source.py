@@ -184,6 +184,11 @@ class TelegramSource:
         return 0.0 if self.telegram is None else float(self.telegram.client._sender._state.time_offset)
 
     @property
+    def gaps(self) -> int:
+        """How often a channel was found to lack something, since the program began."""
+        return self._channels.gaps
+
+    @property
     def last_message_ids(self) -> dict[int, int]:
         """Per accepted channel the message up to which it is complete."""
         known = self._channels.known.items()

@@ -9,6 +9,8 @@ ADDRESS = (os.environ["GF_SERVER_HTTP_ADDR"], int(os.environ["GF_SERVER_HTTP_POR
 # As Grafana itself, it does not start without its password and its data sources.
 Path(os.environ["GF_SECURITY_ADMIN_PASSWORD__FILE"]).read_text()
 Path("/etc/grafana/provisioning/datasources/telegram-stack.yml").read_text()
+Path("/etc/grafana/provisioning/dashboards/telegram-stack.yml").read_text()
+Path(os.environ["CREDENTIALS_DIRECTORY"], "postgres_exporter").read_text()  # which a data source names
 
 
 class Health(http.server.BaseHTTPRequestHandler):

@@ -1,0 +1,94 @@
+"""A bad rule and a bad dashboard are refused by the role's own tasks, and what was there before stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.servers import ROOT
+from tests.unit.dashboards import NAMES
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="the role gives its files to root"),
+    pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed"),
+]
+BAD_URL = {"monitoring_runbook_url": 'https://docs.example/"quoted"'}
+"""A setting that is a text, as its specification wants, and spoils whatever it is written into."""
+
+Deploy = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Deploy:
+    """Runs tasks of the role on this machine, with all that they write below `tmp_path`."""
+    paths = {
+        "_monitoring_rules_dir": str(tmp_path / "rules"),
+        "_monitoring_dashboards_dir": str(tmp_path / "dashboards"),
+        "_monitoring_dashboards_provider": str(tmp_path / "provisioning" / "telegram-stack.yml"),
+        "_monitoring_dashboard_check": str(tmp_path / "programs" / "telegram-dashboard-check"),
+        "_monitoring_grafana_present": True,
+    }
+
+    def run(tasks: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+        include = {"name": "tradingsystem.telegram_stack.monitoring", "tasks_from": tasks}
+        play = {"hosts": "localhost", "gather_facts": True, "tasks": [{"ansible.builtin.include_role": include}]}
+        (tmp_path / "play.yml").write_text(json.dumps([play]))  # which is YAML too
+        command = ["ansible-playbook", "-i", "localhost,", "-c", "local", str(tmp_path / "play.yml")]
+        return subprocess.run(
+            [*command, "-e", json.dumps(paths | settings)],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return run
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+
+
+@pytest.mark.requirement("MO-02")
+def test_a_bad_rule_is_refused_and_the_old_ones_stay(deploy: Deploy, tmp_path: Path) -> None:
+    done = deploy("rules.yml")
+    assert done.returncode == 0, done.stdout[-3000:]
+    before = content(tmp_path / "rules")
+    assert len(before) == 6
+    done = deploy("rules.yml", **BAD_URL)
+    assert done.returncode == 2
+    assert "failed to validate" in done.stdout
+    assert content(tmp_path / "rules") == before
+
+
+@pytest.mark.requirement("MO-03")
+def test_a_bad_dashboard_is_refused_and_the_old_ones_stay(deploy: Deploy, tmp_path: Path) -> None:
+    done = deploy("dashboards.yml")
+    assert done.returncode == 0, done.stdout[-3000:]
+    before = content(tmp_path / "dashboards")
+    assert set(before) == {f"{name}.json" for name in NAMES}
+    done = deploy("dashboards.yml", **BAD_URL)
+    assert done.returncode == 2
+    assert re.search(r"The dashboard is not good: it is no JSON", done.stdout)
+    assert content(tmp_path / "dashboards") == before
+
+
+@pytest.mark.requirement("MO-03")
+def test_an_operators_limit_is_in_the_dashboard_and_an_unused_one_goes(deploy: Deploy, tmp_path: Path) -> None:
+    assert deploy("dashboards.yml").returncode == 0
+    done = deploy("dashboards.yml", telegram_lag_limit_seconds=77, telegram_queue_enabled=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    found = content(tmp_path / "dashboards")
+    assert '"value": 77' in found["gateway.json"]
+    assert set(found) == {f"{name}.json" for name in NAMES if name != "rabbitmq"}
+    done = deploy("dashboards.yml", telegram_lag_limit_seconds=77, telegram_queue_enabled=False)
+    assert re.search(r"changed=0\b", done.stdout), done.stdout[-2000:]
