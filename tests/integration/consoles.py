@@ -104,12 +104,16 @@ async def seat(browser: Browser, url: str, **settings: Any) -> AsyncIterator[Sea
     page.set_default_timeout(10_000)
     taken = Seat(url, context, page)
     context.on("request", lambda request: taken.asked.append(request.url))
-    page.on("console", lambda message: taken.said.append(message.text) if message.type != "log" else None)
+    page.on(
+        "console",
+        lambda message: taken.said.append(message.text) if message.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda error: taken.said.append(str(error)))
     try:
         yield taken
     finally:
         await context.close()
-    assert {address for address in taken.asked if not address.startswith(f"{url}/")} == set()
+    elsewhere = {address for address in taken.asked if not address.startswith(f"{url}/")}
     # A refusal is told by the page; Chromium writes it down as well.
-    assert [words for words in taken.said if "Failed to load resource" not in words] == []
+    complaints = [words for words in taken.said if "Failed to load resource" not in words]
+    assert not elsewhere and not complaints, f"asked {elsewhere}, complained of {complaints}"

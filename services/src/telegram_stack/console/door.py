@@ -23,7 +23,6 @@ from telegram_stack.console.session import COOKIE, Sessions, prefers_html, same_
 
 SIGN_IN = "/console/sign-in"
 _FIELDS = 1100  # a page's failures, each with its box
-_FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class Door:
 
 
 async def sent(request: Request) -> dict[str, list[str]]:
-    """The fields of a form of ours. Raises ApiError 403 when another page has sent it, 422 when it is no form."""
+    """The fields of a form of ours. Raises ApiError 403 when another page has sent it, 422 when it has too many."""
     if not same_origin(request.headers):
         raise ApiError(
             403,
@@ -156,8 +155,6 @@ async def sent(request: Request) -> dict[str, list[str]]:
             "This did not come from a page of this console. Where a proxy stands before the API, it must pass the "
             "header Host on as it was; otherwise open the console again and repeat it there.",
         )
-    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != _FORM:
-        raise ApiError(422, "invalid", "This is not what a form of the console sends: open the page again")
     try:
         text = (await params.content(request)).decode()
         return parse_qs(text, keep_blank_values=True, max_num_fields=_FIELDS)

@@ -7,9 +7,9 @@ from typing import Any
 
 from telegram_stack.api.config import ApiConfig
 from telegram_stack.api.service import Report
-from telegram_stack.console import components, migration
+from telegram_stack.console import components, migration, stages
 from telegram_stack.console.door import Page, Visit
-from telegram_stack.console.stages import EVERY, Stages, chart
+from telegram_stack.console.stages import Stages, chart
 
 WIDTH, HEIGHT = 240.0, 40.0
 _WORDS = {
@@ -36,7 +36,7 @@ class Overview:
         )
         report: Report = found[0]
         beside, store = found[1:]
-        stages = self._stages.stages()
+        found_stages = self._stages.stages()
         rows = [*components.own(report), *beside]
         wrong = [row for row in rows if row.state in ("degraded", "unhealthy")]
         status = report.status if report.status != "healthy" or not wrong else "degraded"
@@ -45,10 +45,11 @@ class Overview:
             "verdict": _WORDS[status],
             "wrong": wrong,
             "rows": rows,
-            "stages": stages,
-            "charts": {stage.name: chart(stage.points, WIDTH, HEIGHT) for stage in stages},
+            "stages": found_stages,
+            "charts": {stage.name: chart(stage.points, WIDTH, HEIGHT) for stage in found_stages},
             "size": (WIDTH, HEIGHT),
-            "every": round(EVERY),
+            "every": max(1, round(stages.EVERY)),
+            "span": (stages.KEPT - 1) * stages.EVERY,
             "store": store,
             "report": report,
             "migration": migration.progress(self._config.migration_file),

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from telegram_stack.api.config import WorkerConfig
@@ -117,7 +117,9 @@ class Stages:
         health = self._health
         if health is None:
             titles = {"receipt": "Receipt", "spool": "Spool", **_NAMES}
-            return [self._stage(name, title, "unknown", "", self._problem) for name, title in titles.items()]
+            lag = "not known without the gateway"
+            stages = [self._stage(name, title, "unknown", lag) for name, title in titles.items()]
+            return [replace(stages[0], reason=self._problem), *stages[1:]]
         connected = health["connected"]
         pending = health["spoolPending"]
         found = [
@@ -132,7 +134,7 @@ class Stages:
             late = sink["oldestSeconds"] > _LATE_SECONDS
             state = "down" if not sink["available"] else "late" if late or sink["quarantined"] else "ok"
             lag = f"{_events(sink['lag'])} behind"
-            if sink["lag"]:
+            if sink["lag"] and sink["oldestSeconds"] >= 1:
                 lag += f", the first for {sink['oldestSeconds']:.0f} s"
             reason = sink["reason"]
             if sink["quarantined"]:
