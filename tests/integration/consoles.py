@@ -21,6 +21,10 @@ from telegram_stack.observability.http import serve
 CHROMIUM = shutil.which("chromium")
 PICTURES = os.environ.get("TELEGRAM_STACK_PICTURES", "")
 """Where tests put pictures of the pages; they make none where it is empty."""
+WANTED = (
+    "console-overview", "console-messages", "console-failures", "console-account", "console-channels",
+    "console-phone-overview-dark",
+)  # fmt: skip
 _AXE = ROOT / "tests" / "integration" / "axe"
 
 
@@ -88,11 +92,10 @@ class Seat:
             for node in problem["nodes"]
         ]
 
-    async def picture(self, name: str) -> None:
-        """Keep a picture of the page, where pictures are wanted."""
-        if PICTURES:
-            path = Path(PICTURES) / f"{name}.png"
-            await self.page.screenshot(path=path, animations="disabled", full_page=True)
+    async def picture(self, name: str, *, whole: bool = True) -> None:
+        """Keep a picture of the page, `whole` or what the window shows, where it is one of `WANTED`."""
+        if PICTURES and name in WANTED:
+            await self.page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=whole)
 
 
 @contextlib.asynccontextmanager

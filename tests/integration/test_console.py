@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from starlette.routing import Route
 from telethon.crypto import rsa
 from tests.integration import npm
 from tests.integration.apis import ADMIN, READER, WRITER, Data, application, needs_postgres
-from tests.integration.consoles import CHROMIUM, Seat, chromium, seat, serving
+from tests.integration.consoles import CHROMIUM, PICTURES, Seat, chromium, seat, serving
 from tests.integration.gateways import KEY, Gateway, ListSink, ready_session, running
 from tests.integration.servers import Cable, Postgres, free_port
 from tests.integration.test_api_failures import fail
@@ -80,7 +81,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages are looked at often enough for a chart within a test."""
-    monkeypatch.setattr(stages, "EVERY", 0.5)
+    monkeypatch.setattr(stages, "EVERY", 0.1 if PICTURES else 0.5)
 
 
 @contextlib.asynccontextmanager
@@ -164,7 +165,6 @@ async def test_an_operator_signs_in_with_the_keyboard_and_a_wrong_token_is_refus
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("alert")).to_contain_text("This token is not known")
     assert await desk.context.cookies() == []
-    await desk.picture("console-sign-in-refused")
     await page.keyboard.type(READER)  # the field has the focus again
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
@@ -209,15 +209,15 @@ async def test_the_overview_shows_every_stage_and_what_to_do(
         migration = desk.page.get_by_role("region", name="Migration")
         await expect(migration).to_contain_text("Under way")
         await expect(migration.get_by_role("listitem").first).to_contain_text("done")
-        for number in range(60):
+        for number in range(600 if PICTURES else 60):
             stack.post(text(number), number % 3)
             state.MESSAGES.labels("published").inc()
             state.LATENCY.observe(0.012)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.03 + 0.02 * math.sin(number / 40))
         await desk.page.reload()
         await expect(cards.first.get_by_role("img")).to_have_attribute("aria-label", _pattern("Receipt over the last"))
         await expect(cards.last).to_contain_text("12 ms from receipt to effect")
-        await desk.picture("console-overview-trouble")
+        await desk.picture("console-overview")
 
 
 async def test_a_message_shows_as_it_comes_and_is_found_by_its_words(desk: Seat, stack: Stack) -> None:
@@ -231,13 +231,13 @@ async def test_a_message_shows_as_it_comes_and_is_found_by_its_words(desk: Seat,
     await expect(first).to_contain_text("COMPRA PETR4 de 31,20 até 31,45, <b>stop</b> 30,90")
     stack.post("Dólar abre em alta de 0,4%", 0)
     await expect(first).to_contain_text("Dólar abre")
+    await desk.picture("console-messages")
     await page.get_by_role("button", name="Pause").press("Enter")
     await expect(page.locator("#live-state")).to_have_text("paused")
     await page.get_by_role("searchbox", name="Words").fill("compra -vale3")
     await page.keyboard.press("Enter")
     await expect(page).to_have_url(_pattern("q=compra"))
     await expect(first).to_contain_text("PETR4")
-    await desk.picture("console-search")
     await page.goto(f"{desk.url}/console/messages?channelId={channel}")
     await expect(page.locator("#live-state")).to_have_text("live")
     stack.post("VENDA VALE3", 1)
@@ -303,11 +303,13 @@ async def test_channels_are_registered_labelled_and_deactivated(desk: Seat, stac
     await card.get_by_text("Change").press("Enter")
     await card.get_by_role("button", name="Deactivate").click()
     await expect(card).to_contain_text("inactive")
-    known = stack.post("Bom dia", 0)
-    await page.reload()
-    own = page.locator(f"#channel{known}")
+    own = page.locator(f"#channel{stack.post('Bom dia', 0)}")
+    async with asyncio.timeout(10):  # the gateway registers it with its first message
+        while not await own.is_visible():
+            await page.reload()
     await expect(own).to_contain_text("complete")
     await own.get_by_text("Change").press("Enter")
+    await desk.picture("console-channels")
     await own.get_by_role("button", name="Read history again").click()
     await expect(page.get_by_role("region", name="Reading history")).to_contain_text("done")
 
@@ -377,22 +379,17 @@ async def test_every_page_suits_a_phone_and_a_screen_reader(
         state.MESSAGES.labels("published").inc()
         state.LATENCY.observe(0.012)
         await asyncio.sleep(0.05)
-    async with seat(browser, stack.url, color_scheme=scheme) as desk:
+    async with seat(browser, stack.url, color_scheme=scheme, viewport={"width": 360, "height": 740}) as desk:
         await desk.page.goto(stack.url)
         assert await desk.violations() == []
-        await desk.picture(f"console-sign-in-{scheme}")
         await desk.sign_in(ADMIN)
         for title in PAGES:
-            await desk.page.set_viewport_size({"width": 1280, "height": 800})
             await desk.go(title)
-            assert await desk.violations() == [], title
-            await desk.picture(f"console-{title.lower()}-{scheme}")
+            await desk.picture(f"console-phone-{title.lower()}-{scheme}", whole=False)
             for details in await desk.page.locator("details").all():
                 await details.evaluate("shown => { shown.open = true }")
-            await desk.page.set_viewport_size({"width": 360, "height": 740})
             assert not await desk.scrolls_sideways(), title
             assert await desk.violations() == [], title
-            await desk.picture(f"console-{title.lower()}-{scheme}-phone")
 
 
 async def test_what_is_away_is_said_on_every_page(
@@ -408,7 +405,6 @@ async def test_what_is_away_is_said_on_every_page(
         await desk.sign_in(ADMIN)
         await expect(desk.page.get_by_role("region", name="The API cannot do its work")).to_contain_text("pgbouncer")
         await expect(desk.page.locator(".stage").first).to_contain_text("The gateway: it cannot be reached")
-        await desk.picture("console-overview-away")
         for title, words in (
             ("Channels", "The registry cannot be shown. The database does not answer"),
             ("Messages", "Messages cannot be shown. The database does not answer"),

@@ -45,7 +45,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Seconds = 2.0
 
 
-class ComponentConfig(msgspec.Struct, frozen=True, kw_only=True):
+class ComponentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of ``[[components]]``: what runs beside the API, for the console.
 
     It is well while ``http://host:port/path`` answers without an error; one that is not `required` may be absent.
