@@ -22,7 +22,7 @@ CHROMIUM = shutil.which("chromium")
 PICTURES = os.environ.get("TELEGRAM_STACK_PICTURES", "")
 """Where tests put pictures of the pages; they make none where it is empty."""
 WANTED = (
-    "console-overview", "console-messages", "console-failures", "console-account", "console-channels",
+    "console-overview", "console-messages", "console-failures", "console-channels",
     "console-phone-overview-dark",
 )  # fmt: skip
 _AXE = ROOT / "tests" / "integration" / "axe"

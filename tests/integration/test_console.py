@@ -359,7 +359,6 @@ async def test_the_account_logs_in_by_phone_code_and_password_and_wrong_ones_are
         await password.fill("wrong")
         await page.keyboard.press("Enter")
         await expect(page.locator(".step")).to_contain_text("the password is wrong: enter it again")
-        await desk.picture("console-account")
         await password.fill(PASSWORD)
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="Logged in and connected")).to_be_visible(timeout=20_000)
