@@ -16,11 +16,10 @@ from starlette.datastructures import Headers
 
 from telegram_stack import console
 from telegram_stack.api.app import Api
-from telegram_stack.api.config import ApiConfig, ComponentConfig, WorkerConfig
+from telegram_stack.api.config import ApiConfig, WorkerConfig
 from telegram_stack.api.errors import ApiError
 from telegram_stack.api.health import Health
 from telegram_stack.api.tokens import parse_tokens
-from telegram_stack.config import ConfigError, load
 from telegram_stack.console import migration
 from telegram_stack.console.asking import Part
 from telegram_stack.console.rendering import ago, duration, number, rate
@@ -240,20 +239,6 @@ def test_htmx_is_the_file_that_is_noted() -> None:
     assert f"`{file.name}`" in noted
     assert hashlib.sha256(file.read_bytes()).hexdigest() in noted
     assert file.name in (HOME / "templates" / "base.html").read_text()
-
-
-def test_what_the_role_writes_is_read(tmp_path: Path) -> None:
-    file = tmp_path / "api.toml"
-    file.write_text(
-        'console_session_hours = 12\nmigration_file = ""\n[database]\nuser = "telegram_api"\n'
-        'password_file = "x"\n[worker]\nhost = "127.0.0.1"\nport = 4011\n'
-        '[[components]]\nname = "Grafana"\nhost = "127.0.0.1"\nport = 3100\nrequired = false\n'
-    )
-    config = load(file, ApiConfig)
-    assert config.components == (ComponentConfig(name="Grafana", host="127.0.0.1", port=3100, required=False),)
-    file.write_text(file.read_text() + "colour = 1\n")
-    with pytest.raises(ConfigError, match="components"):
-        load(file, ApiConfig)
 
 
 async def test_pages_are_counted_as_the_api_is() -> None:
