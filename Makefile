@@ -65,8 +65,19 @@ servers-ready:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -yqq --no-install-recommends nodejs npm >/dev/null; }
 
-integration: $(READY) targets-ready servers-ready
+# What the console is tried in.
+.PHONY: browser-ready
+browser-ready:
+	@dpkg -s chromium fonts-dejavu-core >/dev/null 2>&1 || { echo "Installing chromium"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+integration: $(READY) targets-ready servers-ready browser-ready
 	pytest -q -rs tests/integration
+
+.PHONY: pictures
+pictures: $(READY) servers-ready browser-ready ## Take the pictures of the console in docs/images anew
+	TELEGRAM_STACK_PICTURES=docs/images pytest -q -rs tests/integration/test_console.py
 
 faults-short: $(READY) servers-ready
 	pytest -q -rs tests/faults

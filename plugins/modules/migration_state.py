@@ -13,6 +13,8 @@ description:
   - The file says which phases are done, with what evidence, and which operator is at work. A migration that was killed
     goes on from it, and C(rollback.yml) needs nothing else.
   - Each write replaces the file as a whole, and is on the disk when the module returns.
+  - Beside the folder of the file, as C(FOLDER.json), stands what everybody on the host may read, for the console; which
+    phases are begun, done or failed, and when. No settings, no evidence, no errors.
   - One operator at a time. An operator is a run of C(ansible-playbook) on a controller; another run on the same
     controller takes over from one that has ended, on another controller only with O(take_over).
 options:
@@ -145,17 +147,32 @@ def load(path: str) -> dict[str, Any]:
 
 
 def save(path: str, state: dict[str, Any]) -> None:
-    """Replace the file and wait for the disk. Raises OSError."""
+    """Replace the file, and what everybody may read of it, and wait for the disk. Raises OSError."""
     folder = Path(path).parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = Path(f"{path}.new")
+    _replace(Path(path), state, 0o600)
+    _replace(folder.parent / f"{folder.name}.json", progress(state), 0o644)
+
+
+def progress(state: dict[str, Any]) -> dict[str, Any]:
+    """Which phases are begun, done or failed, and when: nothing that only root may know."""
+    told = ("status", "begun_at", "finished_at", "failed_at")
+    phases = {
+        number: {name: phase[name] for name in told if name in phase} for number, phase in state["phases"].items()
+    }
+    return {name: state[name] for name in ("begun_at", "updated_at", "outcome")} | {"phases": phases}
+
+
+def _replace(path: Path, content: dict[str, Any], mode: int) -> None:
+    temporary = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(state, file, indent=1)
+        json.dump(content, file, indent=1)
         file.write("\n")
         file.flush()
+        os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     temporary.replace(path)
-    held = os.open(folder, os.O_RDONLY)
+    held = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(held)
     finally:

@@ -54,15 +54,20 @@ async def gateway(telegram: Telegram, session: SessionFile, sinks: list[ListSink
 
 
 @contextlib.asynccontextmanager
-async def port_of(gateway: Gateway, folder: Path, *, connected: bool = True) -> AsyncIterator[GatewayClient]:
-    """The API's client of the gateway's port; `connected`: whether the log-in finds an account already."""
+async def port_of(
+    gateway: Gateway, folder: Path, *, connected: bool = True, own: SessionFile | None = None
+) -> AsyncIterator[GatewayClient]:
+    """The API's client of the gateway's port.
+
+    `connected`: whether the log-in finds an account already. It writes a session of no gateway, or the gateway's `own`.
+    """
     registry = CollectorRegistry()
     synced: list[Event] = []
     async with syncing(gateway, synced) as sync:
         names = ["database", "queue", "cache"]
         health = HealthCheck(gateway.source, gateway.spool, gateway.channels, names, "1", sync=lambda: sync.progress)
         photos = Photos(gateway.source, gateway.channels, PhotoCache(folder / "photos", 1 << 20))
-        other = SessionFile(folder / "login" / "session", Fernet.generate_key().decode())
+        other = own or SessionFile(folder / "login" / "session", Fernet.generate_key().decode())
         (folder / "login").mkdir(mode=0o700)
         login = Login(other, gateway.source.login_client, lambda: connected)
         app = application(

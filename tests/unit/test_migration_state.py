@@ -11,6 +11,8 @@ import pytest
 from ansible_collections.tradingsystem.telegram_stack.plugins.modules.migration_state import StateError, operate
 from plugins.action.migration_state import has_ended, this_run
 
+from telegram_stack.console.migration import Progress, progress
+
 ME = {"controller": "ops1", "pid": 4711, "started": "88112", "user": "admin"}
 OTHER = {**ME, "controller": "ops2"}
 INPUTS = {"source_host": "192.0.2.10", "source_port": 5433}
@@ -66,6 +68,20 @@ def test_only_root_reads_it(state: State) -> None:
     state.migrate(0)
     assert state.path.stat().st_mode & 0o777 == 0o600
     assert state.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_everybody_reads_how_far_it_is_and_nothing_else(state: State) -> None:
+    state.migrate(0)
+    state.do("begin", phase=1)
+    state.do("fail", phase=1, error="password authentication failed for old_user")
+    file = state.path.parent.with_suffix(".json")
+    assert file.stat().st_mode & 0o777 == 0o644
+    told = progress(str(file))
+    assert isinstance(told, Progress)
+    assert {number: phase.status for number, phase in told.phases.items()} == {"0": "done", "1": "failed"}
+    assert told.phases["0"].finished_at is not None
+    for secret in ("old_user", "192.0.2.10", "ops1", "rows"):
+        assert secret not in file.read_text()
 
 
 def test_reading_a_file_that_is_not_there_gives_nothing(state: State) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -60,6 +61,8 @@ def _check(data: dict[str, Any], kind: type[msgspec.Struct], prefix: str, proble
 
 def _struct(hint: Any) -> Any:
     """The struct of a section that may be left out, any other hint as it is."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
     kinds = [kind for kind in get_args(hint) if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
     return kinds[0] if kinds else hint
 

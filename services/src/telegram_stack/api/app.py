@@ -1,4 +1,4 @@
-"""The ASGI application: every operation behind its guard."""
+"""The ASGI application: every operation behind its guard, and the console."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from telegram_stack.api.service import Service
 from telegram_stack.api.stream import Stream
 from telegram_stack.api.tokens import HEADERS, Token
 from telegram_stack.cache import CacheClient
+from telegram_stack.console.console import Console
 from telegram_stack.database import Pool
 
 
@@ -66,11 +67,13 @@ class Api:
             *Gateway(client, pool).operations(),
         ]
         self.operations += Docs(self.operations).operations()
+        self._console = Console(config, self.operations, tokens, self._guard, client)
 
     def application(self) -> Starlette:
         """The ASGI application."""
         return Starlette(
-            routes=[self._guard.route(operation) for operation in self.operations],
+            routes=[*self._console.routes(), *(self._guard.route(operation) for operation in self.operations)],
+            lifespan=lambda _app: self._console.running(),
             middleware=[Middleware(SecurityHeaders), *self._cors()],
             exception_handlers={HTTPException: http_error, Exception: unexpected},
         )

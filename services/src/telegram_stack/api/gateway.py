@@ -81,9 +81,13 @@ class Session(msgspec.Struct):
 
 
 class Recovery(msgspec.Struct, rename="camel"):
-    """How far gap recovery is: `recovering` channels may miss something. `flood_waits` in seconds a method."""
+    """How far gap recovery is: `recovering` channels may miss something, `gaps` names the first 100 of them.
+
+    `flood_waits` in seconds a method.
+    """
 
     recovering: int
+    gaps: list[str]
     progress: dict[str, Any]
     sync: dict[str, Any]
     flood_waits: dict[str, int]
@@ -190,7 +194,8 @@ class Gateway:
     async def recovery(self, _request: Request) -> Response:
         """As the gateway's health says."""
         health = await self._client.health()
-        return success(Recovery(health["recovering"], health["recovery"], health["sync"], health["floodWaits"]))
+        gaps = health.get("gaps", [])  # an older gateway does not name them
+        return success(Recovery(health["recovering"], gaps, health["recovery"], health["sync"], health["floodWaits"]))
 
     async def sync_progress(self, _request: Request) -> Response:
         """The backfill that runs, or the last one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
@@ -138,6 +139,8 @@ async def http_get(host: str, port: int, path: str, timeout: float) -> tuple[int
     except TimeoutError:
         raise UnhealthyError(f"{host}:{port} does not answer within {timeout:g} s") from None
     except OSError as error:
-        raise UnhealthyError(f"{host}:{port}: {error.strerror or error}") from error
+        # asyncio's own words for a refusal have the address twice.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise UnhealthyError(f"{host}:{port}: {reason}") from error
     except (IndexError, ValueError):
         raise UnhealthyError(f"{host}:{port} does not speak HTTP") from None

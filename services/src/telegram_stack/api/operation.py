@@ -50,6 +50,12 @@ class Operation:
     tagged: bool = False
 
 
+def permit(token: Token, scope: Scope | None) -> None:
+    """Raise ApiError 403 when `token` may not do what `scope` is needed for."""
+    if scope is not None and token.scope < scope:
+        raise ApiError(403, "scope_missing", f"This needs a token of scope {scope.name.lower()}")
+
+
 class Guard:
     """Lets in who may, counts, and puts errors into the envelope."""
 
@@ -93,8 +99,7 @@ class Guard:
             raise ApiError(401, "token_missing", "A token is needed, in X-API-Key or Authorization: Bearer")
         if token is None:
             raise ApiError(401, "token_unknown", "The token is not known")
-        if token.scope < scope:
-            raise ApiError(403, "scope_missing", f"This needs a token of scope {scope.name.lower()}")
+        permit(token, scope)
         request.state.token = token
 
     def _count(self, request: Request, token: Token | None) -> None:
@@ -102,7 +107,11 @@ class Guard:
         if token is not None and token.name in self._exempt:
             return
         address = request.client.host if request.client else "unknown"
-        verdict = self._limit.take(f"token {token.name}" if token else f"address {address}")
+        self.admit(request, f"token {token.name}" if token else f"address {address}")
+
+    def admit(self, request: Request, client: str) -> None:
+        """Count a request of `client`. Raises ApiError 429."""
+        verdict = self._limit.take(client)
         request.state.limits = verdict.headers()
         if not verdict.allowed:
             raise ApiError(429, "rate_limited", f"More than {verdict.limit} requests a minute: try later")

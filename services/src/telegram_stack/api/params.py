@@ -230,22 +230,28 @@ def from_path(request: Request, name: str, read: Callable[[str], T]) -> T:
         raise invalid([FieldError(name, str(error))]) from error
 
 
+async def content(request: Request) -> bytes:
+    """The body as it came. Raises ApiError 413, or 408."""
+    found = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                found += chunk
+                if len(found) > MAX_BODY:
+                    raise ApiError(413, "too_large", f"The body has more than {MAX_BODY} bytes")
+    except TimeoutError:
+        raise ApiError(408, "body_timeout", f"The body did not come within {BODY_SECONDS:g} s") from None
+    return bytes(found)
+
+
 async def body(request: Request, kind: type[S], *, may_be_empty: bool = False) -> S:
     """The JSON body as `kind`; no body is a blank one where it `may_be_empty`.
 
     Raises ApiError 422 that names the member, 413, or 408.
     """
-    content = bytearray()
+    given = await content(request)
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > MAX_BODY:
-                    raise ApiError(413, "too_large", f"The body has more than {MAX_BODY} bytes")
-    except TimeoutError:
-        raise ApiError(408, "body_timeout", f"The body did not come within {BODY_SECONDS:g} s") from None
-    try:
-        return msgspec.json.decode(content or b"{}" if may_be_empty else content, type=kind)
+        return msgspec.json.decode(given or b"{}" if may_be_empty else given, type=kind)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `$")
         raise invalid([FieldError(place.rstrip("`").lstrip(".") or "body", reason)]) from error

@@ -19,6 +19,9 @@ from telegram_stack.telegram.sync import SyncProgress
 Status = Literal["healthy", "degraded", "unauthenticated", "unhealthy"]
 
 
+_NAMED = 100
+
+
 class SinkHealth(msgspec.Struct, rename="camel"):
     """How a sink is. `lag` counts entries, `oldest_seconds` is the age of the first of them."""
 
@@ -32,9 +35,9 @@ class SinkHealth(msgspec.Struct, rename="camel"):
 class Health(msgspec.Struct, rename="camel", kw_only=True):
     """The whole answer.
 
-    `recovering` counts the channels of which something may be missing, `recovery` says how far that is, `sync` how far
-    a backfill on request, `floodWaits` which of Telegram's methods must not be used for how many seconds.
-    `spoolReserveBytes` is what a full disk can be given back; 0 while it is given back.
+    `recovering` counts the channels of which something may be missing, `gaps` names the first 100 of them; `recovery`
+    says how far that is, `sync` how far a backfill on request, `floodWaits` which of Telegram's methods must not be
+    used for how many seconds. `spoolReserveBytes` is what a full disk can be given back; 0 while it is given back.
     """
 
     status: Status
@@ -45,6 +48,7 @@ class Health(msgspec.Struct, rename="camel", kw_only=True):
     uptime_seconds: float
     channels: int
     recovering: int
+    gaps: list[str]
     recovery: Progress
     sync: SyncProgress
     flood_waits: dict[str, int]
@@ -108,6 +112,7 @@ class HealthCheck(Observer):
                 reason=reason,
             )
         status, causes = self._judge(sinks)
+        gaps = self._channels.open
         return Health(
             status=status,
             causes=causes,
@@ -116,7 +121,8 @@ class HealthCheck(Observer):
             version=self._version,
             uptime_seconds=round(time.monotonic() - self._started, 1),
             channels=sum(1 for channel_id in self._channels.known if self._channels.accepts(channel_id)),
-            recovering=len(self._channels.open),
+            recovering=len(gaps),
+            gaps=[str(channel_id) for channel_id in gaps[:_NAMED]],
             recovery=self._source.progress,
             sync=self._sync(),
             flood_waits={method: math.ceil(seconds) for method, seconds in self._source.floods.waiting().items()},
