@@ -30,7 +30,7 @@ targets-ready: # needs no virtual environment: a machine that cannot is told so 
 	@$(PYTHON) -m tools.targets check >/dev/null 2>&1 || \
 		{ $(PYTHON) -m tools.targets install && $(PYTHON) -m tools.targets check >/dev/null; }
 
-test: test-unit sanity integration faults-short molecule molecule-migrate ## Lint, unit tests, integration tests and the molecule scenarios (what CI runs)
+test: test-unit sanity integration faults-short molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
 
 test-unit: $(READY) promtools-ready ## Lint, types and unit tests, no server needed
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint unit
@@ -96,12 +96,12 @@ molecule: $(READY) targets-ready
 	molecule test --scenario-name default
 
 .PHONY: molecule-migrate
-molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, back and again, sabotaged and killed, on a host of its own under load
+molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, back and again, sabotaged and killed, on a host of its own under load (not in `make test`)
 	molecule test --scenario-name migrate
 
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60
 test-all: export TELEGRAM_STACK_LONG = 1
-test-all: test ## The long form: also two writers at once for a minute, and a migration killed at two dozen points
+test-all: test molecule-migrate ## The long form: also two writers at once for a minute, and a migration killed at two dozen points
 
 requirements: $(READY) ## List the numbered requirements that no test names
 	@$(VENV)/bin/python -m tools.requirements
