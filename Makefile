@@ -54,7 +54,8 @@ unit: $(READY) promtools-ready
 	pytest -q -rs tests/unit
 
 # Real servers for the integration tests, which start and stop their own on ports and folders of their own.
-SERVERS := postgresql pgbouncer redis-server redis-sentinel rabbitmq-server pgbackrest restic
+EXPORTERS := prometheus prometheus-node-exporter prometheus-redis-exporter prometheus-postgres-exporter
+SERVERS := postgresql pgbouncer redis-server redis-sentinel rabbitmq-server pgbackrest restic $(EXPORTERS)
 .PHONY: servers-ready
 servers-ready:
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { echo "Installing $(SERVERS)"; \
