@@ -87,3 +87,17 @@ def test_grafana_runs_where_its_package_is_given_and_is_off_elsewhere(host: Host
     assert host.service("grafana-server").is_running == given
     assert host.socket("tcp://127.0.0.1:3100").is_listening == given
     assert host.file("/etc/grafana/provisioning/datasources/telegram-stack.yml").exists == given
+
+
+@pytest.mark.requirement("API-07")
+def test_a_browser_gets_the_console_with_what_it_loads(host: Host) -> None:
+    asking = (
+        "import re, urllib.request as u\n"
+        "def get(path):\n"
+        "    asked = u.Request('http://127.0.0.1:4010' + path, headers={'Accept': 'text/html'})\n"
+        "    return u.urlopen(asked, timeout=10).read().decode()\n"
+        "page = get('/')\n"
+        "loaded = re.findall(r'(?:src|href)=\"(/console/static/[^\"]+)\"', page)\n"
+        "print('Sign in' in page, len(loaded) > 1, all(get(path) for path in loaded))\n"
+    )
+    assert host.check_output("python3 -c %s", asking) == "True True True"
