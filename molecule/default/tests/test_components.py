@@ -97,7 +97,7 @@ def test_a_browser_gets_the_console_with_what_it_loads(host: Host) -> None:
         "    asked = u.Request('http://127.0.0.1:4010' + path, headers={'Accept': 'text/html'})\n"
         "    return u.urlopen(asked, timeout=10).read().decode()\n"
         "page = get('/')\n"
-        "loaded = re.findall(r'(?:src|href)=\"(/console/static/[^\"]+)\"', page)\n"
+        'loaded = re.findall(r\'(?:src|href)="(/console/static/[^"]+)"\', page)\n'
         "print('Sign in' in page, len(loaded) > 1, all(get(path) for path in loaded))\n"
     )
     assert host.check_output("python3 -c %s", asking) == "True True True"
