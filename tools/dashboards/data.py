@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 from roles.monitoring.files.dashboard_check import expressions
 
-Ask = Callable[[str], Any]
-"""Gives the data of Prometheus' answer to a path below ``/api/v1/``."""
+Ask = Callable[[Sequence[str]], Sequence[int]]
+"""Gives how many series Prometheus has for each of the expressions now."""
 
-_VERSION_1 = "a machine with control groups of version 1 counts no unit's memory where version 2 has it"
+_VERSION_1 = "a machine with control groups of version 1 counts nothing of a unit where version 2 has it"
 _BEFORE = "the set that a deployment makes comes before the node exporter; the next run tells"
 _DISK = "a container's disk is its host's"
 ASKED = "Telegram has asked for no pause"
@@ -20,6 +19,8 @@ _NO_MIGRATION = "no legacy system was migrated"
 WITHOUT_DATA = {
     "telegram_backup_last_run_ok": _BEFORE,
     "telegram_backup_last_success_timestamp_seconds": _BEFORE,
+    "telegram_unit_cpu_seconds_total": _VERSION_1,
+    "telegram_unit_cpu_throttled_seconds_total": _VERSION_1,
     "telegram_unit_memory_bytes": _VERSION_1,
     "telegram_unit_memory_limit_bytes": _VERSION_1,
     "unit:telegram_unit_memory:ratio": _VERSION_1,
@@ -40,13 +41,16 @@ WITHOUT_DATA = {
 
 def empty(ask: Ask, boards: Sequence[Mapping[str, Any]], without: Mapping[str, str]) -> dict[str, list[str]]:
     """The expressions that have no data and ask for no metric in `without`, by the dashboard's title."""
+    asked = [
+        (board["title"], expression)
+        for board in boards
+        for expression in expressions(dict(board))
+        if not any(name in expression for name in without)
+    ]
     found: dict[str, list[str]] = {}
-    for board in boards:
-        for expression in expressions(dict(board)):
-            if any(name in expression for name in without):
-                continue
-            if not ask(f"query?{urlencode({'query': expression})}")["result"]:
-                found.setdefault(board["title"], []).append(expression)
+    for (title, expression), series in zip(asked, ask([expression for _, expression in asked]), strict=True):
+        if not series:
+            found.setdefault(title, []).append(expression)
     return found
 
 
