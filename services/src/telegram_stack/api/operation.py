@@ -56,6 +56,35 @@ def permit(token: Token, scope: Scope | None) -> None:
         raise ApiError(403, "scope_missing", f"This needs a token of scope {scope.name.lower()}")
 
 
+async def answered(endpoint: Endpoint, request: Request) -> Response:
+    """The answer of `endpoint`. Raises ApiError, 503 where the database does not answer."""
+    try:
+        return await endpoint(request)
+    except DatabaseUnavailableError as error:
+        raise ApiError(503, "database_unavailable", "The database does not answer: try later") from error
+
+
+def counted(path: str, answer: Endpoint, refused: Callable[[Request, ApiError], Response]) -> Endpoint:
+    """`answer`, counted and timed under `path`, with the limits in its headers; `refused` answers for an ApiError."""
+
+    async def count(request: Request) -> Response:
+        started = time.perf_counter()
+        request.state.limits = {}
+        try:
+            response = await answer(request)
+        except ApiError as error:
+            response = refused(request, error)
+        except Exception:
+            REQUESTS.labels(request.method, path, 500).inc()
+            raise
+        response.headers.update(request.state.limits)
+        REQUESTS.labels(request.method, path, response.status_code).inc()
+        SECONDS.labels(path).observe(time.perf_counter() - started)
+        return response
+
+    return count
+
+
 class Guard:
     """Lets in who may, counts, and puts errors into the envelope."""
 
@@ -70,25 +99,11 @@ class Guard:
         path, endpoint, scope = operation.path, operation.endpoint, operation.scope
 
         async def answer(request: Request) -> Response:
-            started = time.perf_counter()
-            request.state.limits = {}
-            try:
-                if scope is not None:
-                    self._authorize(request, scope)
-                response = await endpoint(request)
-            except ApiError as error:
-                response = failure(error)
-            except DatabaseUnavailableError:
-                response = failure(ApiError(503, "database_unavailable", "The database does not answer: try later"))
-            except Exception:
-                REQUESTS.labels(request.method, path, 500).inc()
-                raise
-            response.headers.update(request.state.limits)
-            REQUESTS.labels(request.method, path, response.status_code).inc()
-            SECONDS.labels(path).observe(time.perf_counter() - started)
-            return response
+            if scope is not None:
+                self._authorize(request, scope)
+            return await answered(endpoint, request)
 
-        return Route(path, answer, methods=[operation.method])
+        return Route(path, counted(path, answer, lambda _request, error: failure(error)), methods=[operation.method])
 
     def _authorize(self, request: Request, scope: Scope) -> None:
         """Raises ApiError 429, 401 or 403."""

@@ -14,9 +14,8 @@ from starlette.types import Message
 
 from telegram_stack.api.answers import Success
 from telegram_stack.api.errors import ApiError
-from telegram_stack.api.operation import Operation, permit
+from telegram_stack.api.operation import Operation, answered, permit
 from telegram_stack.api.tokens import Token
-from telegram_stack.database import DatabaseUnavailableError
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Asking:
         }
         request = Request(scope, receive)
         request.state.token = token
-        return msgspec.json.decode((await self.answer(operation, request)).body, type=operation.answer)
+        return msgspec.json.decode((await answered(operation.endpoint, request)).body, type=operation.answer)
 
     async def part(self, token: Token, method: str, path: str, **given: Any) -> Part:
         """As `ask`, but a refusal is a part of the page."""
@@ -79,12 +78,4 @@ class Asking:
         """The browser's own request, for an answer that does not end."""
         operation = self._operations["GET", path]
         permit(token, operation.scope)
-        return await self.answer(operation, request)
-
-    @staticmethod
-    async def answer(operation: Operation, request: Request) -> Response:
-        """The operation's answer. Raises ApiError."""
-        try:
-            return await operation.endpoint(request)
-        except DatabaseUnavailableError as error:
-            raise ApiError(503, "database_unavailable", "The database does not answer: try later") from error
+        return await answered(operation.endpoint, request)

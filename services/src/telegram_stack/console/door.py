@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from starlette.types import Scope
 
 from telegram_stack.api import params
 from telegram_stack.api.errors import ApiError
-from telegram_stack.api.operation import REQUESTS, SECONDS, Guard
+from telegram_stack.api.operation import Guard, counted
 from telegram_stack.api.tokens import Token
 from telegram_stack.console.asking import Asking, Part
 from telegram_stack.console.rendering import Rendering
@@ -128,22 +127,10 @@ class Door:
     def open(self, path: str, answer: Callable[[Request], Awaitable[Response]], methods: Sequence[str]) -> Route:
         """`answer` for everybody, counted, its refusals as pages."""
 
-        async def counted(request: Request) -> Response:
-            started = time.perf_counter()
-            request.state.limits = {}
-            try:
-                response = await answer(request)
-            except ApiError as error:
-                response = self._rendering.page("refused.html", request, error.status, problem=error.message)
-            except Exception:
-                REQUESTS.labels(request.method, path, 500).inc()
-                raise
-            response.headers.update(request.state.limits)
-            REQUESTS.labels(request.method, path, response.status_code).inc()
-            SECONDS.labels(path).observe(time.perf_counter() - started)
-            return response
+        def refused(request: Request, error: ApiError) -> Response:
+            return self._rendering.page("refused.html", request, error.status, problem=error.message)
 
-        return (HtmlRoute if path == "/" else Route)(path, counted, methods=list(methods))
+        return (HtmlRoute if path == "/" else Route)(path, counted(path, answer, refused), methods=list(methods))
 
 
 async def sent(request: Request) -> dict[str, list[str]]:
