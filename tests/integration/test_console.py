@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
+from playwright.async_api import Route as Asked
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -250,6 +251,26 @@ async def test_a_message_shows_as_it_comes_and_is_found_by_its_words(desk: Seat,
     await expect(first).to_contain_text("Nothing has these words.")
 
 
+async def test_a_message_that_comes_while_the_list_is_fetched_shows_as_well(desk: Seat, stack: Stack) -> None:
+    page = desk.page
+    fetched = asyncio.Event()
+
+    async def slowly(route: Asked) -> None:
+        answer = await route.fetch()
+        fetched.set()
+        await asyncio.sleep(2)  # longer than the page waits before it fetches again
+        await route.fulfill(response=answer)
+
+    await desk.sign_in(READER)
+    await desk.go("Messages")
+    await expect(page.locator("#live-state")).to_have_text("live")
+    await page.route("**/console/messages*", slowly, times=1)
+    stack.post("the first of two", 0)
+    await fetched.wait()
+    stack.post("the second of two", 0)
+    await expect(page.get_by_text("the second of two")).to_be_visible(timeout=10_000)
+
+
 async def test_failures_and_dead_letters_are_replayed(desk: Seat, data: Data) -> None:
     page = desk.page
     data.message(1, "COMPRA PETR4")
@@ -295,13 +316,14 @@ async def test_channels_are_registered_labelled_and_deactivated(desk: Seat, stac
     await page.get_by_label("Channel id").fill(str(api_channel))
     await page.get_by_label("Label", exact=True).first.fill("Swing trades")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("status").filter(has_text=f"{api_channel} is registered")).to_be_visible()
+    await expect(page.get_by_role("status").filter(has_text=f"{api_channel} is registered")).to_be_focused()
     card = page.locator(f"#channel{api_channel}")
     await expect(card.get_by_role("heading")).to_have_text("Swing trades")
     await card.get_by_text("Change").press("Enter")
     await card.get_by_label("Label").fill("Day trades <&>")
     await card.get_by_role("button", name="Save label").click()
     await expect(card.get_by_role("heading")).to_have_text("Day trades <&>")
+    await expect(page.get_by_role("status").filter(has_text="is now called Day trades <&>")).to_be_focused()
     await card.get_by_text("Change").press("Enter")
     await card.get_by_role("button", name="Deactivate").click()
     await expect(card).to_contain_text("inactive")
