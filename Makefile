@@ -55,7 +55,8 @@ unit: $(READY) promtools-ready
 
 # Real servers for the integration tests, which start and stop their own on ports and folders of their own.
 EXPORTERS := prometheus prometheus-node-exporter prometheus-redis-exporter prometheus-postgres-exporter
-SERVERS := postgresql pgbouncer redis-server redis-sentinel rabbitmq-server pgbackrest restic $(EXPORTERS)
+CONTAINERS := podman runc busybox-static
+SERVERS := postgresql pgbouncer redis-server redis-sentinel rabbitmq-server pgbackrest restic $(EXPORTERS) $(CONTAINERS)
 .PHONY: servers-ready
 servers-ready:
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { echo "Installing $(SERVERS)"; \

@@ -31,7 +31,7 @@ _BACKUP = {
     "telegram_backup_last_success_timestamp_seconds": "When the job last ended well",
     "telegram_backup_last_run_ok": "1 when the job's last run has ended well",
 }
-_MIGRATION = PAGE.parent.parent / "roles/migration/templates/telegram_migration.prom.j2"
+_MIGRATION = PAGE.parent.parent / "plugins/modules/migration_state.py"
 _HEAD = """\
 # Metrics
 

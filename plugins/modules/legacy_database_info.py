@@ -80,6 +80,13 @@ tables:
   type: list
   elements: str
   sample: [channels, forwarding_rules, messages]
+active_channels:
+  description:
+    - How many channels of the legacy registry are active; the old gateway takes those only. With 0, or without a
+      registry, it takes all.
+  returned: success
+  type: int
+  sample: 12
 clients:
   description: Who is connected to the database, without this module.
   returned: success
@@ -123,9 +130,11 @@ SELECT
   ARRAY(
     SELECT relname::text FROM pg_class
     WHERE relnamespace = c.relnamespace AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY 1
-  ) AS tables
+  ) AS tables,
+  to_regclass(format('%%I.channels', c.relnamespace::regnamespace))::text AS registry
 FROM pg_class AS c WHERE c.oid = to_regclass(%s)
 """
+_ACTIVE = "SELECT count(*) AS channels FROM {} AS c WHERE (to_jsonb(c) ->> 'is_active')::boolean"
 _CLIENTS = """
 SELECT
   pid, usename::text AS user, application_name AS application, host(client_addr) AS address, state,
@@ -141,9 +150,11 @@ def inspect(module: AnsibleModule, table: LegacyTable, source: psycopg.Connectio
     with source.cursor(row_factory=dict_row) as cursor:
         server = cursor.execute(_SERVER, [module.params["source_table"]]).fetchone() or {}
         clients = cursor.execute(_CLIENTS).fetchall()
+        active = cursor.execute(_ACTIVE.format(server["registry"])).fetchone() if server["registry"] else None
     windows = table.windows()
     return {
         **{name: server[name] for name in ("version", "bytes", "tables")},
+        "active_channels": active["channels"] if active else 0,
         "rows": sum(window.rows for window in windows),
         "shape": {"read_by": table.shape.divider, "unread_columns": list(table.shape.unread)},
         "clients": [{name: client[name] for name in client if name != "transaction_seconds"} for client in clients],

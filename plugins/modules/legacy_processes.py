@@ -177,6 +177,9 @@ class Unit:
         return _run(self._module, command)
 
 
+_NO_RESTART = ("", "no")
+
+
 class Container:
     """A container of an engine that has Docker's commands."""
 
@@ -197,14 +200,24 @@ class Container:
 
     def stop(self) -> None:
         """As `Unit.stop`."""
-        self._command("update", "--restart=no", self._name)
+        if (policy := self.read()["boot"]) not in _NO_RESTART:
+            self._restart("no", f"is started again by {self._engine} ({policy})")
         self._command("stop", self._name)
 
     def start(self) -> None:
         """As `Unit.start`."""
-        if self._boot:
-            self._command("update", f"--restart={self._boot}", self._name)
+        if self._boot not in _NO_RESTART:
+            self._restart(self._boot, f"was started again by {self._engine} before ({self._boot})")
         self._command("start", self._name)
+
+    def _restart(self, policy: str, now: str) -> None:
+        try:
+            self._command("update", f"--restart={policy}", self._name)
+        except ProcessError as error:  # Podman before 5 cannot
+            raise ProcessError(
+                f"Container {self._name} {now}, and that could not be changed: {error} Make it anew with "
+                f"--restart={policy}, then run again."
+            ) from error
 
     def _command(self, *arguments: str) -> str:
         return _run(self._module, [self._engine, *arguments])
@@ -247,8 +260,9 @@ def command_lines(proc: Path = PROC) -> list[str]:
 def _run(module: AnsibleModule, command: list[str]) -> str:
     code, out, err = module.run_command(command)
     if code:
-        said = (err or out).strip().partition("\n")[0]
-        raise ProcessError(f"{' '.join(command[:3])} failed on this host: {said or f'exit code {code}'}.")
+        said = [line for line in (err or out).splitlines() if line.strip() and not line.startswith("time=")]
+        why = said[0].strip().rstrip(".") if said else f"exit code {code}"  # Podman's warnings begin with the time
+        raise ProcessError(f"{' '.join(command[:3])} failed on this host: {why}.")
     return str(out)
 
 

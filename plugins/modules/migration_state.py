@@ -55,6 +55,10 @@ options:
     description: Go on although a run on another controller may be at work.
     type: bool
     default: false
+  textfiles:
+    description: The folder from which the node exporter takes files.
+    type: path
+    default: /var/lib/prometheus/node-exporter
   operator:
     description: Set by the action of this module. Do not use it.
     type: dict
@@ -115,6 +119,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 VERSION = 1
+_METRICS = """\
+# HELP telegram_migration_phase The phase of the migration finished last; -1 before the first and after a rollback
+# TYPE telegram_migration_phase gauge
+telegram_migration_phase {phase}
+# HELP telegram_migration_failed 1 when a phase of the migration has failed and was not done since
+# TYPE telegram_migration_failed gauge
+telegram_migration_failed {failed}
+"""
 
 
 class StateError(Exception):
@@ -146,12 +158,31 @@ def load(path: str) -> dict[str, Any]:
     return state
 
 
-def save(path: str, state: dict[str, Any]) -> None:
+def save(path: str, state: dict[str, Any], textfiles: str) -> None:
     """Replace the file, and what everybody may read of it, and wait for the disk. Raises OSError."""
     folder = Path(path).parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _replace(Path(path), state, 0o600)
-    _replace(folder.parent / f"{folder.name}.json", progress(state), 0o644)
+    _replace(Path(path), as_text(state), 0o600)
+    _replace(folder.parent / f"{folder.name}.json", as_text(progress(state)), 0o644)
+    if Path(textfiles).is_dir():
+        _replace(Path(textfiles, "telegram_migration.prom"), metrics(state), 0o644)
+
+
+def as_text(content: dict[str, Any]) -> str:
+    """The content of a file that people may read as well."""
+    return json.dumps(content, indent=1) + "\n"
+
+
+def done(state: dict[str, Any]) -> list[int]:
+    """Numbers of the phases that are done."""
+    return sorted(int(number) for number, phase in state.get("phases", {}).items() if phase["status"] == "done")
+
+
+def metrics(state: dict[str, Any]) -> str:
+    """What Prometheus is told."""
+    back = state["outcome"] == "rolled_back"
+    failed = any(phase["status"] == "failed" for phase in state["phases"].values())
+    return _METRICS.format(phase=-1 if back else max(done(state), default=-1), failed=int(failed and not back))
 
 
 def progress(state: dict[str, Any]) -> dict[str, Any]:
@@ -163,11 +194,10 @@ def progress(state: dict[str, Any]) -> dict[str, Any]:
     return {name: state[name] for name in ("begun_at", "updated_at", "outcome")} | {"phases": phases}
 
 
-def _replace(path: Path, content: dict[str, Any], mode: int) -> None:
+def _replace(path: Path, content: str, mode: int) -> None:
     temporary = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
+        file.write(content)
         file.flush()
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
@@ -242,9 +272,8 @@ def operate(given: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         if before.get("outcome") == "rolled_back" and given["operation"] == "open":
             Path(given["path"]).replace(f"{given['path']}.{before['updated_at']}")
         after["updated_at"] = now()
-        save(given["path"], after)
-    done = sorted(int(number) for number, phase in after.get("phases", {}).items() if phase["status"] == "done")
-    return {"changed": different, "state": after, "done": done}
+        save(given["path"], after, given["textfiles"])
+    return {"changed": different, "state": after, "done": done(after)}
 
 
 def main() -> None:
@@ -263,6 +292,7 @@ def main() -> None:
             "error": {"type": "str", "default": ""},
             "outcome": {"type": "str", "choices": ["migrated", "rolled_back", "finalized"]},
             "take_over": {"type": "bool", "default": False},
+            "textfiles": {"type": "path", "default": "/var/lib/prometheus/node-exporter"},
             "operator": {"type": "dict", "default": {}},
         },
         required_if=[("operation", operation, ["phase"]) for operation in ("begin", "finish", "fail", "record")],

@@ -276,10 +276,21 @@ def test_what_the_old_database_is_and_what_stands_in_the_way(server: Postgres, s
         "unread_columns": [],
     }
     assert said["tables"] == ["messages"]
+    assert said["active_channels"] == 0
     assert said["bytes"] > 1_000_000
     [finding] = said["findings"]
     assert finding.startswith("reader does not own the legacy table and could not fence it")
     assert look(server, source_user="postgres")["findings"] == []
+
+
+def test_it_counts_the_channels_that_the_old_gateway_takes(server: Postgres) -> None:
+    with server.connect(database="tradingsystem") as connection:
+        connection.execute("CREATE TABLE telegram_gateway.channels (channel_id bigint, is_active boolean)")
+        connection.execute("INSERT INTO telegram_gateway.channels VALUES (-1, true), (-2, false), (-3, true)")
+        try:
+            assert look(server, source_user="postgres")["active_channels"] == 2
+        finally:
+            connection.execute("DROP TABLE telegram_gateway.channels")
 
 
 def test_a_transaction_that_the_fence_would_wait_for_is_named(server: Postgres) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.tradingsystem.telegram_stack.plugins.modules.migration_state import StateError, operate
 from plugins.action.migration_state import has_ended, this_run
+from prometheus_client.parser import text_string_to_metric_families
 
 from telegram_stack.console.migration import Progress, progress
 
@@ -34,6 +35,7 @@ class State:
             "error": "",
             "outcome": None,
             "take_over": False,
+            "textfiles": str(self.path.parents[1] / "textfiles"),
             "operator": ME,
             **options,
         }
@@ -82,6 +84,32 @@ def test_everybody_reads_how_far_it_is_and_nothing_else(state: State) -> None:
     assert told.phases["0"].finished_at is not None
     for secret in ("old_user", "192.0.2.10", "ops1", "rows"):
         assert secret not in file.read_text()
+
+
+def test_prometheus_is_told_where_something_reads_it(state: State, tmp_path: Path) -> None:
+    folder = tmp_path / "textfiles"
+    told = folder / "telegram_migration.prom"
+
+    def figures() -> tuple[float, float]:
+        found = {family.name: family.samples[0].value for family in text_string_to_metric_families(told.read_text())}
+        return found["telegram_migration_phase"], found["telegram_migration_failed"]
+
+    state.do("open")
+    assert not folder.exists()
+    folder.mkdir()
+    state.do("begin", phase=0)
+    assert figures() == (-1, 0)
+    assert told.stat().st_mode & 0o777 == 0o644
+    state.migrate(0, 1)
+    assert figures() == (1, 0)
+    state.do("begin", phase=2)
+    state.do("fail", phase=2, error="the disk is full")
+    assert figures() == (1, 1)
+    state.do("begin", phase=2)
+    assert figures() == (1, 0)
+    state.do("fail", phase=2, error="the disk is full")
+    state.do("close", outcome="rolled_back")
+    assert figures() == (-1, 0)
 
 
 def test_reading_a_file_that_is_not_there_gives_nothing(state: State) -> None:
