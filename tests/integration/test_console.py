@@ -98,8 +98,8 @@ async def behind(
     host, telegram_port = telegram._listener.sockets[0].getsockname()[:2]
     server = Server(host, telegram_port, objects.DC_ID, telegram.store.server_key.public_pem)
     rsa.add_key(telegram.store.server_key.public_pem, old=False)
-    with database.connect() as connection:  # another test's Telegram had channels and messages of the same numbers
-        for table in ("messages", "message_keys", "channels"):
+    with database.connect() as connection:  # of channels of the same numbers in other tests
+        for table in ("messages", "message_keys", "tombstones", "erased", "channels"):
             ids = list(map(marked, telegram.store.channels))
             connection.execute(f"DELETE FROM telegram.{table} WHERE channel_id = ANY (%s)".encode(), [ids])  # noqa: S608
     (folder / "ingest").write_text(database.password)
