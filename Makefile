@@ -87,9 +87,12 @@ faults-short: $(READY) servers-ready
 faults: $(READY) servers-ready ## Break each component many times under load, FAULTS="gateway:kill …" or all; goes on where it ended
 	$(VENV)/bin/python -m tests.faults $(FAULTS)
 
-.PHONY: benchmark benchmark-database
+.PHONY: benchmark benchmark-api benchmark-database
 benchmark: targets-ready $(READY) servers-ready ## Measure the pipeline against the legacy path on the demo's host (half an hour)
 	@$(VENV)/bin/python -m benchmarks.pipeline
+
+benchmark-api: $(READY) servers-ready ## Measure the API against the legacy one (about ten minutes)
+	@$(VENV)/bin/python -m benchmarks.api
 
 benchmark-database: $(READY) servers-ready ## Measure the database against the legacy schema (about ten minutes)
 	@$(VENV)/bin/python -m benchmarks.database

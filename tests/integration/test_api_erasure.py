@@ -119,7 +119,8 @@ async def test_what_a_queue_brings_later_is_erased_by_maintenance(
     admin: httpx.AsyncClient, data: Data, api_channel: int
 ) -> None:
     fill(data, 1, 2)
-    await admin.post("/api/erasures", json={"channelId": api_channel, "messageId": 1, "reason": "r"})
+    answer = await admin.post("/api/erasures", json={"channelId": api_channel, "messageId": 1, "reason": "r"})
+    assert answer.status_code == 200, answer.text
     data.state(1, "failed")
     data.connection.execute("UPDATE telegram.settings SET value = 'off' WHERE name = 'retention'")
     data.connection.execute("SELECT * FROM telegram.maintain_retention()")

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ class CannotRunError(Exception):
     """What the program needs is not as it must be; the message says what to do, and a traceback would say no more."""
 
 
+@cache
 def version() -> str:
     """The installed version of this package; ``source`` when it runs from a source tree."""
     try:

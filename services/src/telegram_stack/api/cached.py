@@ -70,8 +70,10 @@ class Answers:
             return kept.body
 
         async def work(connection: Connection) -> _Kept:
-            [(snapshot, server)] = await (await connection.execute(_LOOK)).fetchall()
-            return _Kept(snapshot, server, _json.encode(await make(connection)))
+            look = await connection.execute(_LOOK)  # goes out with what follows, and before it
+            body = _json.encode(await make(connection))
+            [(snapshot, server)] = await look.fetchall()
+            return _Kept(snapshot, server, body)
 
         answer = await transaction(self._pool, work)
         ANSWERS.labels(result).inc()
