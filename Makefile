@@ -87,12 +87,15 @@ faults-short: $(READY) servers-ready
 faults: $(READY) servers-ready ## Break each component many times under load, FAULTS="gateway:kill …" or all; goes on where it ended
 	$(VENV)/bin/python -m tests.faults $(FAULTS)
 
-.PHONY: benchmark benchmark-api benchmark-database
+.PHONY: benchmark benchmark-api benchmark-migration benchmark-database
 benchmark: targets-ready $(READY) servers-ready ## Measure the pipeline against the legacy path on the demo's host (half an hour)
 	@$(VENV)/bin/python -m benchmarks.pipeline
 
 benchmark-api: $(READY) servers-ready ## Measure the API against the legacy one (about ten minutes)
 	@$(VENV)/bin/python -m benchmarks.api
+
+benchmark-migration: targets-ready $(READY) ## Move a legacy system of 300,000 messages between two hosts, and back (three quarters of an hour)
+	@$(VENV)/bin/python -m benchmarks.migration
 
 benchmark-database: $(READY) servers-ready ## Measure the database against the legacy schema (about ten minutes)
 	@$(VENV)/bin/python -m benchmarks.database

@@ -1,0 +1,125 @@
+"""A legacy system on one Debian host, a bare Debian host for the stack, and a Telegram that posts to both."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tools import demo_stack
+from tools.simulator import Simulator, start_with_sessions
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = ROOT / ".cache" / "benchmark-migration"
+INVENTORY = STATE / "hosts.json"
+OLD, NEW = "bench-old", "bench-new"
+PORT = 8473
+GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
+TIMES = "/var/tmp/inserts.csv"  # noqa: S108 - of a host that lives for the benchmark
+_HOME, _VENV = "/opt/telegram-gateway", "venv/current/bin/python"
+_WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
+_LEDGER = "/opt/ledger"
+_NEW_PYTHON = "/opt/telegram-stack/current/bin/python"
+_DATABASE = "postgresql://timescale:pass_timescale@127.0.0.1:5433/tradingsystem"
+# A client of the old database that inserts a row 20 times a second, and what each insert with its commit has taken.
+_INSERTS = """
+import psycopg, sys, time
+with psycopg.connect(sys.argv[1], autocommit=True) as c, open(sys.argv[2], "w", buffering=1) as times:
+    c.execute("CREATE TABLE workspace.inserts (at timestamptz DEFAULT now(), text text)")
+    while True:
+        begun = time.time()
+        c.execute("INSERT INTO workspace.inserts (text) VALUES (repeat('x', 200))")
+        times.write(f"{begun},{(time.time() - begun) * 1000}\\n")
+        time.sleep(0.05)
+"""
+
+
+def make(messages: int) -> Simulator:
+    """Both hosts, the legacy system with `messages` on the old one, and the Telegram they talk to."""
+    for name, suite in ((OLD, "bookworm"), (NEW, "trixie")):
+        demo_stack.targets("up", name, "--suite", suite)
+    hosts = {name: json.loads(demo_stack.targets("inventory", name))[name] for name in (OLD, NEW)}
+    simulator = Simulator(STATE / "simulator", hosts[NEW]["ansible_host"].rpartition(".")[0] + ".1", PORT)
+    start_with_sessions(simulator, 0, [])
+    group: dict[str, Any] = {"hosts": {NEW: {}}}
+    children = {f"telegram_{name}": group for name in GROUPS} | {"telegram_stack": group}
+    settings = _settings(simulator, hosts[OLD]["ansible_host"], messages)
+    INVENTORY.write_text(json.dumps({"all": {"hosts": hosts, "children": children, "vars": settings}}, indent=1))
+    play("tests/legacy/install.yml")
+    demo_stack.targets("exec", NEW, "mkdir", "-p", f"{_LEDGER}/tests/legacy")
+    for name in ("ledger.py", "control.py"):
+        source = (ROOT / "tests/legacy" / name).read_text()
+        demo_stack.targets("exec", NEW, "python3", "-c", _WRITE, f"{_LEDGER}/tests/legacy/{name}", source)
+    return simulator
+
+
+def _settings(simulator: Simulator, old: str, messages: int) -> dict[str, Any]:
+    units = {"gateway": "legacy-gateway", "API": "legacy-api", "consumer": "legacy-consumer"}
+    return {
+        "gateway_channels_policy": "registered",
+        "gateway_server_dc_id": 2,
+        "gateway_server_address": simulator.address,
+        "gateway_server_port": simulator.port,
+        "gateway_server_public_key": (STATE / "public-key").read_text(),
+        "legacy_control": simulator.control,
+        "legacy_folder": str(STATE / "legacy"),
+        "legacy_hosts": OLD,
+        "legacy_messages": messages,
+        "migration_legacy_host": OLD,
+        "migration_legacy_sync_url": "http://127.0.0.1:4006/sync-messages",
+        "migration_processes": [{"name": name, "unit": f"{unit}.service"} for name, unit in units.items()],
+        "migration_report_dir": str(STATE),
+        "migration_source_host": old,
+        "migration_source_password": "pass_timescale",
+        "migration_source_signals_table": "tp_capital.tp_capital_signals",
+        "telegram_secrets_file": str(STATE / "telegram_secrets.yml"),
+    }
+
+
+def unmake() -> None:
+    """Remove all of it."""
+    Simulator(STATE / "simulator", "", PORT).stop()
+    for name in (OLD, NEW):
+        demo_stack.targets("down", name)
+
+
+def play(playbook: str, *options: str) -> str:
+    """Run a playbook on the hosts; what it has said. Ends the benchmark when it fails."""
+    command = ["ansible-playbook", "-i", str(INVENTORY), playbook, *options]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    (STATE / f"{Path(playbook).stem}.log").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        sys.exit(f"{playbook} failed; its log, in {STATE.relative_to(ROOT)}, ends with:\n{done.stdout[-3000:]}")
+    return done.stdout
+
+
+def insert_on_old() -> None:
+    """Begin to insert into the old database, and to note how long each insert takes."""
+    command = ["systemd-run", "--quiet", "--unit=inserts", f"{_HOME}/{_VENV}", "-c", _INSERTS, _DATABASE, TIMES]
+    demo_stack.targets("exec", OLD, *command)
+
+
+def inserted() -> list[tuple[float, float]]:
+    """When each insert began, in seconds since 1970, and its milliseconds."""
+    lines = demo_stack.targets("exec", OLD, "cat", TIMES).splitlines()
+    return [(float(begun), float(took)) for begun, took in (line.split(",") for line in lines if line.count(",") == 1)]
+
+
+def state() -> dict[str, Any]:
+    """What the migration has written down."""
+    return dict(json.loads(demo_stack.targets("exec", NEW, "cat", "/var/lib/telegram-stack/migration/state.json")))
+
+
+def compare(store: str, control: str, since: float) -> dict[str, Any]:
+    """Telegram against what the `old` or the `new` store has, once they are the same: 5 minutes at most."""
+    host, folder, python, given = {
+        "old": (OLD, _HOME, f"{_HOME}/{_VENV}", "--legacy postgresql:///tradingsystem?host=/run/postgresql&port=5433"),
+        "new": (NEW, _LEDGER, _NEW_PYTHON, "--ours postgresql:///telegram_gateway?host=/run/postgresql&port=5434"),
+    }[store]
+    words = f"-m tests.legacy.ledger compare --control {control} --since {since} --within 300 --allow doubled"
+    command = ["runuser", "-u", "postgres", "--", "env", "-C", folder, python, *words.split(), *given.split()]
+    return dict(json.loads(demo_stack.targets("exec", host, *command)))
