@@ -28,6 +28,12 @@ options:
         V(0) for as fast as it goes.
     type: int
     default: 0
+  lock_timeout:
+    description:
+      - Seconds to wait for another run that copies into this database. One whose controller was killed goes on for as
+        long as its O(seconds).
+    type: int
+    default: 120
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
@@ -162,15 +168,18 @@ class Copy:
         return self._told(windows, waiting, done, seconds)
 
     def _alone(self) -> None:
-        (free,) = self._target.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() or (False,)
-        if free:
-            return
-        query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
-        (pid,) = self._target.execute(query, [LOCK]).fetchone() or ("unknown",)
-        raise LegacyError(
-            f"Another run (process {pid} of the server) copies into this database right now. Wait for it, or end it "
-            f"there: SELECT pg_terminate_backend({pid})"
-        )
+        """Wait until nobody else copies. Raises LegacyError."""
+        self._target.execute("SELECT set_config('lock_timeout', %s, false)", [f"{self._params['lock_timeout']}s"])
+        try:
+            self._target.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        except psycopg.errors.LockNotAvailable as error:
+            query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+            (pid,) = self._target.execute(query, [LOCK]).fetchone() or ("unknown",)
+            raise LegacyError(
+                f"Another run (process {pid} of the server) has been copying into this database for "
+                f"{self._params['lock_timeout']} s. Wait for it, or end it there: SELECT pg_terminate_backend({pid})"
+            ) from error
+        self._target.execute("RESET lock_timeout")
 
     def _work(self, waiting: list[Window]) -> tuple[list[Window], float]:
         begun = time.monotonic()
@@ -226,6 +235,7 @@ def main() -> None:
             **connection_argument_spec(),
             **source_argument_spec(),
             "rows_per_second": {"type": "int", "default": 0},
+            "lock_timeout": {"type": "int", "default": 120},
         },
         supports_check_mode=True,
     )

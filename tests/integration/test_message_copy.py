@@ -11,7 +11,7 @@ import pytest
 from benchmarks.database.legacy import COLUMNS
 from tests.integration import modules, servers
 from tests.integration.modules import failure, success
-from tests.integration.servers import Postgres
+from tests.integration.servers import Postgres, wait_until
 
 OUTCOME = Path(__file__).resolve().parents[2] / "roles" / "migration" / "files" / "outcome.sql"
 ROWS = 24_000
@@ -207,10 +207,20 @@ def test_whatever_differs_is_named_and_mended_by_a_copy(server: Postgres, kind: 
     assert not back or one(server, "SELECT text FROM telegram.messages WHERE message_id = 21") == (back,)
 
 
+def test_a_copy_waits_for_the_one_whose_controller_was_killed(server: Postgres) -> None:
+    with server.connect() as connection:
+        connection.execute("SELECT pg_advisory_lock(1668246648)")
+        running = modules.start("message_copy", arguments(server))
+        wanted = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: one(server, wanted) == (1,))
+    assert success(modules.answer(running))["complete"]
+
+
 def test_one_copy_at_a_time(server: Postgres) -> None:
     with server.connect() as connection:
         connection.execute("SELECT pg_advisory_lock(1668246648)")
-        assert "copies into this database right now. Wait for it" in failure(copy(server))
+        said = failure(copy(server, lock_timeout=1))
+    assert "has been copying into this database for 1 s. Wait for it" in said
 
 
 def test_a_window_that_cannot_be_taken_leaves_what_was_and_says_so(server: Postgres) -> None:
