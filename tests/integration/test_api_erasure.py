@@ -120,7 +120,7 @@ async def test_what_a_queue_brings_later_is_erased_by_maintenance(
 ) -> None:
     fill(data, 1, 2)
     answer = await admin.post("/api/erasures", json={"channelId": api_channel, "messageId": 1, "reason": "r"})
-    assert answer.status_code == 200, answer.text
+    assert answer.status_code == 201, answer.text
     data.state(1, "failed")
     data.connection.execute("UPDATE telegram.settings SET value = 'off' WHERE name = 'retention'")
     data.connection.execute("SELECT * FROM telegram.maintain_retention()")

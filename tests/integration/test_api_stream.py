@@ -84,7 +84,7 @@ async def listening(url: str, *channels: int, last: str | None = None) -> AsyncI
     task = asyncio.create_task(listener.run())
     try:
         if last is None:
-            await until(lambda: listener.listening or task.done())
+            await until(lambda: listener.listening or task.done(), within=60)
             assert not task.done(), task.result()
         yield listener
     finally:
