@@ -134,7 +134,7 @@ SELECT
   to_regclass(format('%%I.channels', c.relnamespace::regnamespace))::text AS registry
 FROM pg_class AS c WHERE c.oid = to_regclass(%s)
 """
-_ACTIVE = "SELECT count(*) AS channels FROM {} AS c WHERE (to_jsonb(c) ->> 'is_active')::boolean"
+_ACTIVE = "SELECT count(*) AS channels FROM {} AS c WHERE coalesce(to_jsonb(c) ->> 'is_active', 'true') = 'true'"
 _CLIENTS = """
 SELECT
   pid, usename::text AS user, application_name AS application, host(client_addr) AS address, state,

@@ -20,7 +20,7 @@ options:
     description:
       - What the table holds.
       - V(channels) go to the channel registry. Where none is active, the legacy gateway takes all; then all become
-        active, and RV(policy) says so.
+        active.
       - V(forwarding_rules) are kept as they are in C(telegram.forwarding_rules).
       - V(signals) are kept whole in C(telegram.legacy_signals); the views C(tp_capital.tp_capital_signals) and
         C(signals.tp_capital_signals) show them together with the stack's own.
@@ -100,11 +100,6 @@ kept:
   type: list
   elements: str
   sample: ["-1001234567890: label"]
-policy:
-  description: What the legacy registry means, as the gateway's own option says it.
-  returned: when RV(present) and O(kind=channels)
-  type: str
-  sample: registered
 """
 
 import contextlib
@@ -194,8 +189,7 @@ def _bring(source: psycopg.Connection[Any], target: psycopg.Connection[Any], tab
 
 def _told(found: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"present": True}
-    if "none_active" in found:
-        told["policy"] = "all" if found.pop("none_active") else "registered"
+    found.pop("none_active", None)
     if "kept" in found:
         told["kept"] = found.pop("kept") or []
     changed = any(found.get(name) for name in ("added", "changed", "quarantined"))
