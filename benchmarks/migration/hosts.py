@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,8 @@ with psycopg.connect(sys.argv[1], autocommit=True) as c, open(sys.argv[2], "w", 
 
 def make(messages: int) -> Simulator:
     """Both hosts, the legacy system with `messages` on the old one, and the Telegram they talk to."""
+    unmake()
+    shutil.rmtree(STATE, ignore_errors=True)
     for name, suite in ((OLD, "bookworm"), (NEW, "trixie")):
         demo_stack.targets("up", name, "--suite", suite)
     hosts = {name: json.loads(demo_stack.targets("inventory", name))[name] for name in (OLD, NEW)}
@@ -48,7 +51,7 @@ def make(messages: int) -> Simulator:
     children = {f"telegram_{name}": group for name in GROUPS} | {"telegram_stack": group}
     settings = _settings(simulator, hosts[OLD]["ansible_host"], messages)
     INVENTORY.write_text(json.dumps({"all": {"hosts": hosts, "children": children, "vars": settings}}, indent=1))
-    play("tests/legacy/install.yml")
+    play("tests/legacy/install.yml", "-e", f"legacy_hosts={OLD}")
     demo_stack.targets("exec", NEW, "mkdir", "-p", f"{_LEDGER}/tests/legacy")
     for name in ("ledger.py", "control.py"):
         source = (ROOT / "tests/legacy" / name).read_text()
@@ -66,7 +69,6 @@ def _settings(simulator: Simulator, old: str, messages: int) -> dict[str, Any]:
         "gateway_server_public_key": (STATE / "public-key").read_text(),
         "legacy_control": simulator.control,
         "legacy_folder": str(STATE / "legacy"),
-        "legacy_hosts": OLD,
         "legacy_messages": messages,
         "migration_legacy_host": OLD,
         "migration_legacy_sync_url": "http://127.0.0.1:4006/sync-messages",
@@ -80,7 +82,7 @@ def _settings(simulator: Simulator, old: str, messages: int) -> dict[str, Any]:
 
 
 def unmake() -> None:
-    """Remove all of it."""
+    """Remove all of it; the logs stay."""
     Simulator(STATE / "simulator", "", PORT).stop()
     for name in (OLD, NEW):
         demo_stack.targets("down", name)
