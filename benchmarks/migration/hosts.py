@@ -70,6 +70,7 @@ def _settings(simulator: Simulator, old: str, messages: int) -> dict[str, Any]:
         "legacy_control": simulator.control,
         "legacy_folder": str(STATE / "legacy"),
         "legacy_messages": messages,
+        "legacy_token": "token-of-the-legacy-clients",
         "migration_legacy_host": OLD,
         "migration_legacy_sync_url": "http://127.0.0.1:4006/sync-messages",
         "migration_processes": [{"name": name, "unit": f"{unit}.service"} for name, unit in units.items()],
