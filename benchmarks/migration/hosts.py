@@ -62,7 +62,7 @@ def make(messages: int) -> Simulator:
 def _settings(simulator: Simulator, old: str, messages: int) -> dict[str, Any]:
     units = {"gateway": "legacy-gateway", "API": "legacy-api", "consumer": "legacy-consumer"}
     return {
-        "gateway_channels_policy": "registered",
+        "telegram_channels_policy": "registered",
         "gateway_server_dc_id": 2,
         "gateway_server_address": simulator.address,
         "gateway_server_port": simulator.port,
