@@ -149,6 +149,7 @@ def inspect(module: AnsibleModule, table: LegacyTable, source: psycopg.Connectio
     """Everything at once. Raises psycopg.Error."""
     with source.cursor(row_factory=dict_row) as cursor:
         server = cursor.execute(_SERVER, [module.params["source_table"]]).fetchone() or {}
+        here = time.time()  # now: what follows takes seconds
         clients = cursor.execute(_CLIENTS).fetchall()
         active = cursor.execute(_ACTIVE.format(server["registry"])).fetchone() if server["registry"] else None
     windows = table.windows()
@@ -158,7 +159,7 @@ def inspect(module: AnsibleModule, table: LegacyTable, source: psycopg.Connectio
         "rows": sum(window.rows for window in windows),
         "shape": {"read_by": table.shape.divider, "unread_columns": list(table.shape.unread)},
         "clients": [{name: client[name] for name in client if name != "transaction_seconds"} for client in clients],
-        "findings": findings(server, clients, time.time(), module.params),
+        "findings": findings(server, clients, here, module.params),
     }
 
 
