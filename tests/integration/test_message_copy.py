@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils import legacy_windows
+from ansible_collections.tradingsystem.telegram_stack.plugins.modules import legacy_database_info
 from benchmarks.database.legacy import COLUMNS
 from tests.integration import modules, servers
 from tests.integration.modules import failure, success
@@ -291,6 +295,21 @@ def test_what_the_old_database_is_and_what_stands_in_the_way(server: Postgres, s
     [finding] = said["findings"]
     assert finding.startswith("reader does not own the legacy table and could not fence it")
     assert look(server, source_user="postgres")["findings"] == []
+
+
+def test_a_look_that_takes_long_is_no_clock_that_differs(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large table has many windows to add up."""
+
+    def slowly(_table: legacy_windows.LegacyTable) -> list[legacy_windows.Window]:
+        time.sleep(1.5)
+        return []
+
+    monkeypatch.setattr(legacy_windows.LegacyTable, "windows", slowly)
+    given = {"source_table": "telegram_gateway.messages", "transaction_seconds": 600, "clock_seconds": 1}
+    module = SimpleNamespace(params=given)
+    with server.connect(database="tradingsystem") as source:
+        table = legacy_windows.LegacyTable(module, source)
+        assert legacy_database_info.inspect(module, table, source)["findings"] == []
 
 
 def test_it_counts_the_channels_that_the_old_gateway_takes(server: Postgres) -> None:
