@@ -1,7 +1,7 @@
-"""usage: python -m benchmarks.migration [--messages N] [--soak SECONDS] [--keep]
+"""usage: python -m benchmarks.migration [--messages N] [--rate R] [--soak SECONDS] [--keep]
 
-Moves a legacy system on a Debian 12 host to the stack on a Debian 13 host while 50 messages a second are posted, and
-goes back after ten minutes: how long copy and comparison take and what they do to the old database's inserts, how long
+Moves a legacy system on a Debian 12 host to the stack on a Debian 13 host while messages are posted, and goes back
+after ten minutes: how long copy and comparison take and what they do to the old database's inserts, how long
 no messages are taken, how long the way back is. A run of the full size is written to docs/benchmarks-migration.md.
 """
 
@@ -27,8 +27,8 @@ _PAGE = """\
 # Figures of a migration
 
 Written by `make benchmark-migration`; do not edit. {messages:,} messages in 40 channels on a Debian 12 host, moved to
-the stack on a Debian 13 host of the same machine under 50 messages a second with edits and deletions, and back after
-{soak:g} s.
+the stack on a Debian 13 host of the same machine under {rate:g} messages a second with edits and deletions, and back
+after {soak:g} s.
 {date}, commit {commit}.
 
 {table}
@@ -41,12 +41,13 @@ def main() -> int:
     """Run it all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.migration", description=__doc__)
     parser.add_argument("--messages", type=int, default=FULL, help="in the old database (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=20, help="messages a second meanwhile (default: %(default)g)")
     parser.add_argument("--soak", type=float, default=600, help="seconds before the way back (default: %(default)g)")
     parser.add_argument("--keep", action="store_true", help="leave the hosts running")
     options = parser.parse_args()
     before = os.getloadavg()[0]
     try:
-        rows = measure(options.messages, options.soak)
+        rows = measure(options.messages, options.rate, options.soak)
     finally:
         if not options.keep:
             hosts.unmake()
@@ -58,7 +59,8 @@ def main() -> int:
         page = hosts.ROOT / "docs" / "benchmarks-migration.md"
         page.write_text(
             _PAGE.format(
-                messages=options.messages, soak=options.soak, date=datetime.now(UTC).date(), commit=commit(),
+                messages=options.messages, rate=options.rate, soak=options.soak,
+                date=datetime.now(UTC).date(), commit=commit(),
                 table="\n".join(lines), facts="\n".join(f"* {name}: {value}" for name, value in facts.items()),
             )
         )  # fmt: skip
@@ -66,12 +68,12 @@ def main() -> int:
     return 0
 
 
-def measure(messages: int, soak: float) -> list[tuple[str, str, str]]:
+def measure(messages: int, rate: float, soak: float) -> list[tuple[str, str, str]]:
     """The rows of the table: what, its value, its bar."""
     say(f"a legacy system with {messages:,} messages on one host, and a bare host")
     telegram = hosts.make(messages)
     since = time.time()
-    telegram.ask("POST", "/load", {"rate": 50, "edit_every": 10, "delete_every": 15})
+    telegram.ask("POST", "/load", {"rate": rate, "edit_every": 10, "delete_every": 15})
     hosts.insert_on_old()
     time.sleep(CALM)
     say("migrates")
@@ -83,7 +85,7 @@ def measure(messages: int, soak: float) -> list[tuple[str, str, str]]:
     # Of what is deleted while neither side runs the old gateway learns nothing.
     telegram.ask("DELETE", "/load")
     new = hosts.compare("new", telegram.control, since)
-    telegram.ask("POST", "/load", {"rate": 50, "edit_every": 10, "delete_every": 0})
+    telegram.ask("POST", "/load", {"rate": rate, "edit_every": 10, "delete_every": 0})
     say("goes back")
     back = _BACK.search(hosts.play("rollback.yml"))
     time.sleep(10)

@@ -93,11 +93,12 @@ def play(playbook: str, *options: str) -> str:
     """Run a playbook on the hosts; what it has said. Ends the benchmark when it fails."""
     command = ["ansible-playbook", "-i", str(INVENTORY), playbook, *options]
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    (STATE / f"{Path(playbook).stem}.log").write_text(done.stdout + done.stderr)
+    log = STATE / f"{Path(playbook).stem}.log"
+    with log.open("w") as said:
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=said, stderr=said, check=False)
     if done.returncode:
-        sys.exit(f"{playbook} failed; its log, in {STATE.relative_to(ROOT)}, ends with:\n{done.stdout[-3000:]}")
-    return done.stdout
+        sys.exit(f"{playbook} failed; {log.relative_to(ROOT)} ends with:\n{log.read_text()[-3000:]}")
+    return log.read_text()
 
 
 def insert_on_old() -> None:

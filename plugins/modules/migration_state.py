@@ -110,6 +110,7 @@ held_by:
   sample: {controller: ops1, pid: 4711, started: "88112", user: admin}
 """
 
+import contextlib
 import datetime
 import json
 import os
@@ -165,7 +166,8 @@ def save(path: str, state: dict[str, Any], textfiles: str) -> None:
     _replace(Path(path), as_text(state), 0o600)
     _replace(folder.parent / f"{folder.name}.json", as_text(progress(state)), 0o644)
     if Path(textfiles).is_dir():
-        _replace(Path(textfiles, "telegram_migration.prom"), metrics(state), 0o644)
+        with contextlib.suppress(OSError):  # what nobody goes on from stops no migration
+            _replace(Path(textfiles, "telegram_migration.prom"), metrics(state), 0o644)
 
 
 def as_text(content: dict[str, Any]) -> str:
