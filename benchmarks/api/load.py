@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CONNECTIONS = 32
+"""At most; fewer at low rates, where servers would close them between two requests."""
 TOKEN = "token-of-the-benchmark"  # noqa: S105 - of servers that live for the benchmark
 
 
@@ -33,7 +34,8 @@ def ask(port: int, rate: float, seconds: float, channels: Sequence[int]) -> Answ
 async def _ask(port: int, rate: float, seconds: float, channels: Sequence[int]) -> Answered:
     waiting: asyncio.Queue[tuple[float, int] | None] = asyncio.Queue()
     taken: list[tuple[float, bool]] = []
-    clients = [asyncio.create_task(_client(port, waiting, taken)) for _ in range(CONNECTIONS)]
+    connections = min(CONNECTIONS, round(rate))
+    clients = [asyncio.create_task(_client(port, waiting, taken)) for _ in range(connections)]
     choice = random.Random(1)  # noqa: S311 - repeatable, no secret
     begun = time.perf_counter()
     for number in range(round(rate * seconds)):

@@ -12,8 +12,8 @@ _INTRODUCTION = """\
 # Figures of the API
 
 Written by `make benchmark-api`; do not edit. `GET /api/messages`, the 50 newest of a channel, each time another one.
-Requests begin when they are due (open loop), on 32 connections; latency counts from then. Load generator, API, pooler,
-cache and database share the machine.
+Requests begin when they are due (open loop), on at most 32 connections; latency counts from then. Load generator, API,
+pooler, cache and database share the machine.
 
 """
 
