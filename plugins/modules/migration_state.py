@@ -47,6 +47,11 @@ options:
     description: Why the phase failed.
     type: str
     default: ""
+  undone_from:
+    description:
+      - The failure undoes this phase and those behind it; they are to be done again.
+      - Used by O(operation=fail).
+    type: int
   outcome:
     description: How the migration has ended.
     type: str
@@ -255,7 +260,17 @@ def changed(state: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         phase.update(status="done", finished_at=now())
     elif given["operation"] == "fail":
         phase.update(status="failed", error=given["error"], failed_at=now())
+        if given["undone_from"] is not None:
+            state = {**state, "phases": _undone(state["phases"], given["undone_from"])}
     return {**state, "phases": {**state["phases"], number: phase}}
+
+
+def _undone(phases: dict[str, Any], first: int) -> dict[str, Any]:
+    """Those from `first` on as they were when they had begun."""
+    return {
+        number: {**phase, "status": "begun"} if int(number) >= first and phase["status"] == "done" else phase
+        for number, phase in phases.items()
+    }
 
 
 def operate(given: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -292,6 +307,7 @@ def main() -> None:
             "inputs": {"type": "dict", "default": {}},
             "evidence": {"type": "dict", "default": {}},
             "error": {"type": "str", "default": ""},
+            "undone_from": {"type": "int"},
             "outcome": {"type": "str", "choices": ["migrated", "rolled_back", "finalized"]},
             "take_over": {"type": "bool", "default": False},
             "textfiles": {"type": "path", "default": "/var/lib/prometheus/node-exporter"},

@@ -8,6 +8,7 @@ Each case goes on from where the one before has stopped.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from tests.legacy.run import ROOT, Run
 _OLD_SERVER = "$(systemctl list-units --plain --no-legend --all 'postgresql@*-legacy.service' | cut -d' ' -f1)"
 _OLD_SYSTEM = (
     "systemctl is-active legacy-gateway.service legacy-api.service legacy-consumer.service && "
+    "! systemctl is-active telegram-gateway.service && "
     """python3 -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:4006/health", timeout=10)'"""
 )
 _SMALL_DISK = "/var/lib/telegram-backup"
@@ -102,7 +104,8 @@ class FailedError(Exception):
 def on_host(inventory: str, command: str) -> None:
     """Run the shell command on the legacy host as root. Raises FailedError with what it said."""
     words = ["ansible", "telegram_gateway", "-i", inventory, "-b", "-m", "ansible.builtin.shell", "-a", command]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    own = os.environ | {"ANSIBLE_SSH_ARGS": "-o ControlPath=none"}  # a connection of the run is held with it
+    done = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FailedError(f"{command}\n{done.stdout}{done.stderr}")
 

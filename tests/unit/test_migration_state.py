@@ -33,6 +33,7 @@ class State:
             "inputs": INPUTS,
             "evidence": {},
             "error": "",
+            "undone_from": None,
             "outcome": None,
             "take_over": False,
             "textfiles": str(self.path.parents[1] / "textfiles"),
@@ -84,6 +85,16 @@ def test_everybody_reads_how_far_it_is_and_nothing_else(state: State) -> None:
     assert told.phases["0"].finished_at is not None
     for secret in ("old_user", "192.0.2.10", "ops1", "rows"):
         assert secret not in file.read_text()
+
+
+def test_what_a_failure_has_undone_is_done_again(state: State) -> None:
+    state.migrate(6, 7, 8)
+    state.do("begin", phase=9)
+    assert state.do("fail", phase=9, error="no connection", undone_from=7)["done"] == [6]
+    assert {number: phase["status"] for number, phase in state.content["phases"].items()} == {
+        "6": "done", "7": "begun", "8": "begun", "9": "failed",
+    }  # fmt: skip
+    assert state.content["phases"]["7"]["evidence"] == {"rows": 7}
 
 
 def test_prometheus_is_told_where_something_reads_it(state: State, tmp_path: Path) -> None:
