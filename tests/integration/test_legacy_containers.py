@@ -60,7 +60,19 @@ def engine() -> Iterator[Engine]:
     with tempfile.TemporaryDirectory() as folder:  # Podman takes short paths only
         made = Engine(Path(folder))
         files = str(made.folder / "files")
-        trial = [made.program, "run", "--rm", "--network", "host", *_LIMITS, "--rootfs", files, "/bin/sh", "-c", "true"]
+        trial: list[str | Path] = [
+            made.program,
+            "run",
+            "--rm",
+            "--network",
+            "host",
+            *_LIMITS,
+            "--rootfs",
+            files,
+            "/bin/sh",
+            "-c",
+            "true",
+        ]
         done = subprocess.run(trial, capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"Podman cannot run a container here: {done.stderr.strip().splitlines()[-1:]}")
