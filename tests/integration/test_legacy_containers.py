@@ -57,7 +57,8 @@ class Engine:
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    with tempfile.TemporaryDirectory() as folder:  # Podman takes short paths only
+    # Podman takes short paths only, and tidies up behind a container that is gone.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made = Engine(Path(folder))
         files = str(made.folder / "files")
         trial: list[str | Path] = [
