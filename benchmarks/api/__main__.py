@@ -20,7 +20,7 @@ from tests.integration.poolers import pgbouncer
 from tests.integration.servers import Postgres, postgres
 
 from benchmarks.api import programs, report
-from benchmarks.api.load import Answered, ask
+from benchmarks.api.load import ask
 from benchmarks.api.report import Row
 from benchmarks.database.__main__ import ROOT, commit, role_settings, say
 from benchmarks.database.data import channel_ids, messages
@@ -77,8 +77,7 @@ def measure(server: Postgres, folder: Path, rows: int, seconds: float) -> Iterat
     def run(program: programs.Program, name: str, rate: float, bar: str = "") -> Row:
         say(f"{name}: {rate:g} requests/s for {seconds:g} s")
         ask(program.port, min(rate, 50), 3, channels)  # connections and caches as they are in use
-        answered: Answered = ask(program.port, rate, seconds, channels)
-        return Row(name, bar, answered)
+        return Row(name, bar, ask(program.port, rate, seconds, channels))
 
     with programs.legacy(folder, database) as old:
         yield run(old, "legacy, no limit", LEGACY_RATE)

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.database.__main__ import commit, say
 from benchmarks.database.report import machine
+from benchmarks.database.timing import Timings
 from benchmarks.migration import hosts
 
 FULL = 300_000
@@ -122,8 +123,7 @@ def took(phases: dict[str, Any], number: int) -> float:
 
 def p95(inserts: list[tuple[float, float]], begin: float, end: float) -> float:
     """Of the inserts that began between the two moments, in milliseconds."""
-    ordered = sorted(took for begun, took in inserts if begin <= begun <= end)
-    return ordered[len(ordered) * 95 // 100]
+    return Timings([took / 1000 for begun, took in inserts if begin <= begun <= end]).p95_ms
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ OLD, NEW = "bench-old", "bench-new"
 PORT = 8473
 GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
 TIMES = "/var/tmp/inserts.csv"  # noqa: S108 - of a host that lives for the benchmark
-_HOME, _VENV = "/opt/telegram-gateway", "venv/current/bin/python"
+_HOME = "/opt/telegram-gateway"
+_OLD_PYTHON = f"{_HOME}/venv/current/bin/python"
 _WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 _LEDGER = "/opt/ledger"
 _NEW_PYTHON = "/opt/telegram-stack/current/bin/python"
@@ -103,7 +104,7 @@ def play(playbook: str, *options: str) -> str:
 
 def insert_on_old() -> None:
     """Begin to insert into the old database, and to note how long each insert takes."""
-    command = ["systemd-run", "--quiet", "--unit=inserts", f"{_HOME}/{_VENV}", "-c", _INSERTS, _DATABASE, TIMES]
+    command = ["systemd-run", "--quiet", "--unit=inserts", _OLD_PYTHON, "-c", _INSERTS, _DATABASE, TIMES]
     demo_stack.targets("exec", OLD, *command)
 
 
@@ -121,7 +122,7 @@ def state() -> dict[str, Any]:
 def compare(store: str, control: str, since: float) -> dict[str, Any]:
     """Telegram against what the `old` or the `new` store has, once they are the same: 5 minutes at most."""
     host, folder, python, given = {
-        "old": (OLD, _HOME, f"{_HOME}/{_VENV}", "--legacy postgresql:///tradingsystem?host=/run/postgresql&port=5433"),
+        "old": (OLD, _HOME, _OLD_PYTHON, "--legacy postgresql:///tradingsystem?host=/run/postgresql&port=5433"),
         "new": (NEW, _LEDGER, _NEW_PYTHON, "--ours postgresql:///telegram_gateway?host=/run/postgresql&port=5434"),
     }[store]
     words = f"-m tests.legacy.ledger compare --control {control} --since {since} --within 300 --allow doubled"

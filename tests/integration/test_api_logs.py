@@ -20,9 +20,8 @@ from telegram_stack.api.gateway_client import GatewayClient
 pytestmark = [needs_postgres, pytest.mark.requirement("API-04")]
 
 WORDS, PHONE, CODE, WRONG = "COMPRA PETR4 31,20", "5511999991234", "73519", "wrong-token-0123456789"
-PAGE = ("GET", f"/api/messages?search={WORDS}", None)
 ASKED = (
-    PAGE,
+    ("GET", f"/api/messages?search={WORDS}", None),
     ("GET", f"/api/messages/search?q={WORDS}", None),
     ("GET", "/api/failures", None),
     ("POST", "/api/telegram-gateway/auth/start", {"phone": PHONE}),
