@@ -1,6 +1,7 @@
 -- Engine: all. Runs in a transaction. Takes over rows of the legacy tables, of whichever shape: see docs/database.md.
 
--- A row of the legacy table as it is found there; ids as text, because the shapes have them in several types.
+-- A row of the legacy table as it is found there; ids as text, because the shapes have them in several types. `checksum` is
+-- that of the whole row as the source has it, or NULL.
 CREATE TYPE telegram.legacy_row AS (
   legacy_id text,
   channel_id text,
@@ -23,7 +24,8 @@ CREATE TYPE telegram.legacy_row AS (
   metadata jsonb,
   created_at timestamptz,
   updated_at timestamptz,
-  deleted_at timestamptz
+  deleted_at timestamptz,
+  checksum bigint
 );
 
 -- Which windows of which legacy table are here: module `message_copy` writes a row together with its window. `checksum` is
@@ -80,9 +82,10 @@ AS $$
   ), true)
 $$;
 
--- Reads the caller's `legacy_rows` into its temporary table `legacy_read`: key, date and content as they are here, and why a
--- row can be no message.
-CREATE FUNCTION telegram.read_legacy_rows() RETURNS void
+-- Reads rows of the caller's `legacy_rows` into its temporary table `legacy_read`: key, date and content as they are here, and
+-- why a row can be no message. `which`: 'all', 'changed' are those that are not here as the source has them, 'unchanged' the
+-- others.
+CREATE FUNCTION telegram.read_legacy_rows(which text) RETURNS void
 LANGUAGE plpgsql
 VOLATILE
 SET search_path = pg_catalog
@@ -114,7 +117,10 @@ BEGIN
       telegram.legacy_channel(r.channel_id) AS channel,
       CASE WHEN r.message_id ~ '^[1-9][0-9]{0,9}$' AND r.message_id::bigint < 2147483648 THEN r.message_id::bigint END AS message,
       coalesce(r.telegram_date, r.received_at, r.created_at) AS date
-  ) AS k;
+  ) AS k
+  WHERE which = 'all' OR (which = 'unchanged') = EXISTS (
+    SELECT FROM telegram.legacy_ids AS l WHERE l.legacy_id = r.legacy_id AND l.checksum = r.checksum
+  );
 END
 $$;
 
@@ -129,8 +135,15 @@ SET search_path = pg_catalog
 SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
+  consumer_name CONSTANT text := telegram.setting('status_consumer');
   written bigint;
+  first_known timestamptz;
+  last_known timestamptz;
 BEGIN
+  -- Between them the messages are looked for: with bounds that the planner knows it leaves out the other chunks.
+  SELECT min(k.message_date), max(k.message_date) INTO first_known, last_known
+  FROM pg_temp.legacy_read AS r JOIN telegram.message_keys AS k ON k.channel_id = r.channel AND k.message_id = r.message;
+
   WITH newest AS (
     SELECT DISTINCT ON (channel, message) *, min(telegram_date) OVER (PARTITION BY channel, message) AS said
     FROM pg_temp.legacy_read ORDER BY channel, message, made_at DESC, legacy_id DESC
@@ -162,6 +175,7 @@ BEGIN
     FROM seen AS s
     LEFT JOIN telegram.messages AS m
       ON m.channel_id = s.channel AND m.message_id = s.message AND m.message_date = s.first_date
+      AND m.message_date BETWEEN first_known AND last_known
   ), changed AS (
     SELECT
       *, coalesce(known + 1, extract(epoch FROM date_trunc('second', first_date))::bigint << 20 | 524288) AS version,
@@ -171,7 +185,7 @@ BEGIN
       OR (text, media, link_preview, metadata) IS DISTINCT FROM (known_text, known_media, known_preview, known_metadata)
   ), still_processed AS ( -- the legacy consumer has done the message, in whichever of its rows
     UPDATE telegram.processing AS p SET version = c.version FROM changed AS c
-    WHERE p.consumer = telegram.setting('status_consumer') AND p.channel_id = c.channel AND p.message_id = c.message
+    WHERE p.consumer = consumer_name AND p.channel_id = c.channel AND p.message_id = c.message
       AND p.version = c.known
   )
   SELECT telegram.bulk_upsert_messages(
@@ -187,12 +201,12 @@ END
 $$;
 
 -- Takes over what is in the caller's temporary table `legacy_rows` (`CREATE TEMP TABLE legacy_rows OF telegram.legacy_row`):
--- any row any number of times, duplicates in any windows. Windows may come in any order; only where two older duplicates fill
+-- any row any number of times, duplicates in any windows; a row that is here as its checksum says is passed over. Windows may come in any order; only where two older duplicates fill
 -- a key of `metadata` differently, and the newest does not, the one that came first stays.
 --
 -- Of duplicates the row made last gives text and media; metadata is merged; deleted once is deleted. Processed is what
 -- `metadata.processed_by` says is: the status of a row may be that of another channel's message. What cannot become a
--- message goes to `quarantine` under `origin`, with the reason.
+-- message goes to `quarantine` under `origin`, with the reason. Leaves the rows it took over in `legacy_read`.
 CREATE FUNCTION telegram.adopt_legacy_rows(
   origin_name text,
   OUT given bigint,
@@ -211,13 +225,13 @@ AS $$
 DECLARE
   consumer_name CONSTANT text := telegram.setting('status_consumer');
 BEGIN
-  PERFORM telegram.read_legacy_rows();
+  PERFORM telegram.read_legacy_rows('changed');
 
   SELECT count(*), count(*) FILTER (WHERE telegram_date IS NULL AND refusal IS NULL) INTO given, undated FROM pg_temp.legacy_read;
 
   INSERT INTO telegram.quarantine (origin, reason, channel_id, message_id, payload)
   SELECT DISTINCT ON (r.legacy_id) origin_name, r.refusal, r.channel_id, r.message_id,
-    to_jsonb(r) - '{channel,message,date,made_at,content,media,facts,refusal}'::text[]
+    to_jsonb(r) - '{checksum,channel,message,date,made_at,content,media,facts,refusal}'::text[]
   FROM pg_temp.legacy_read AS r
   WHERE r.refusal IS NOT NULL AND NOT EXISTS (
     SELECT FROM telegram.quarantine AS q WHERE q.origin = origin_name AND q.payload ->> 'legacy_id' = r.legacy_id
@@ -228,9 +242,10 @@ BEGIN
   PERFORM telegram.lock_channels(ARRAY(SELECT DISTINCT channel FROM pg_temp.legacy_read));
   written := telegram.adopt_legacy_contents();
 
+  UPDATE telegram.legacy_ids AS l SET checksum = r.checksum FROM pg_temp.legacy_read AS r WHERE l.legacy_id = r.legacy_id;
   WITH fresh AS (
-    INSERT INTO telegram.legacy_ids AS l (legacy_id, channel_id, message_id, created_at)
-    SELECT DISTINCT ON (legacy_id) legacy_id, channel, message, made_at FROM pg_temp.legacy_read ORDER BY legacy_id
+    INSERT INTO telegram.legacy_ids AS l (legacy_id, channel_id, message_id, created_at, checksum)
+    SELECT DISTINCT ON (legacy_id) legacy_id, channel, message, made_at, checksum FROM pg_temp.legacy_read ORDER BY legacy_id
     ON CONFLICT (legacy_id) DO NOTHING
     RETURNING l.channel_id, l.message_id
   ), keys AS (
@@ -273,7 +288,7 @@ BEGIN
 END
 $$;
 
--- Compares what is in the caller's `legacy_rows` with what is here, row by row; a line a channel and day with a difference.
+-- Compares what is in the caller's `legacy_read` with what is here, row by row; a line a channel and day with a difference.
 -- A row is right when it leads to its message and that says what its newest row says, is deleted and processed where the
 -- row says so; or when it stands in `quarantine`. What Telegram edited later is right, too.
 CREATE FUNCTION telegram.compare_legacy_rows(origin_name text)
@@ -284,8 +299,14 @@ SET search_path = pg_catalog
 SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan
 AS $$
+DECLARE
+  consumer_name CONSTANT text := telegram.setting('status_consumer');
+  first_known timestamptz;
+  last_known timestamptz;
 BEGIN
-  PERFORM telegram.read_legacy_rows();
+  SELECT min(k.message_date), max(k.message_date) INTO first_known, last_known -- as in `adopt_legacy_contents`
+  FROM pg_temp.legacy_read AS r JOIN telegram.message_keys AS k ON k.channel_id = r.channel AND k.message_id = r.message;
+
   RETURN QUERY
   WITH compared AS (
     SELECT
@@ -304,8 +325,9 @@ BEGIN
     LEFT JOIN telegram.message_keys AS k ON k.channel_id = l.channel_id AND k.message_id = l.message_id
     LEFT JOIN telegram.messages AS m
       ON m.channel_id = k.channel_id AND m.message_id = k.message_id AND m.message_date = k.message_date
+      AND m.message_date BETWEEN first_known AND last_known
     LEFT JOIN telegram.processing AS p
-      ON p.consumer = telegram.setting('status_consumer') AND p.channel_id = k.channel_id AND p.message_id = k.message_id
+      ON p.consumer = consumer_name AND p.channel_id = k.channel_id AND p.message_id = k.message_id
   )
   SELECT
     c.channel, c.day, count(*), count(*) FILTER (WHERE c.lacking), count(*) FILTER (WHERE NOT c.lacking AND c.differing),

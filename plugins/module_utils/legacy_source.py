@@ -18,7 +18,7 @@ _TIMES = (
     "reprocessed_at", "created_at", "updated_at", "deleted_at",
 )  # fmt: skip
 _DOCUMENTS = ("media_refs", "metadata")
-# In the order of the type telegram.legacy_row.
+# In the order of the type telegram.legacy_row, before its checksum.
 COLUMNS = (
     "id", "channel_id", "message_id", "thread_id", "source", "message_type", "text", "caption", "media_type",
     "media_refs", "status", "received_at", "telegram_date", "published_at", "failed_at", "queued_at",
@@ -27,6 +27,7 @@ COLUMNS = (
 _NEEDED = ("id", "channel_id", "message_id")
 _DATES = ("telegram_date", "received_at", "created_at")
 _INTEGERS = ("smallint", "integer", "bigint")
+_CHECKSUM = "hashtextextended(r::text, 0)"
 
 
 class ShapeError(Exception):
@@ -55,13 +56,13 @@ class Shape:
         if self.divider == "id":
             start = f"floor(r.id / {ROWS_PER_WINDOW}.0)::bigint"
             return (
-                f"SELECT {start}::text, count(*), sum(hashtextextended(r::text, 0))::text"  # noqa: S608 - names of columns
+                f"SELECT {start}::text, count(*), sum({_CHECKSUM})::text"  # noqa: S608 - names of columns
                 f" FROM {self.table} AS r GROUP BY {start} ORDER BY {start}"
             )
         return (
             "WITH minutes AS ("  # noqa: S608 - names of columns
             "SELECT date_trunc('minute', r.created_at) AS at, count(*) AS rows,"
-            " sum(hashtextextended(r::text, 0)) AS sum"
+            f" sum({_CHECKSUM}) AS sum"
             f" FROM {self.table} AS r GROUP BY 1), lengths AS (SELECT *, CASE"
             f" WHEN sum(rows) OVER (PARTITION BY date_trunc('day', at)) <= {ROWS_PER_WINDOW} THEN 'day'"
             f" WHEN sum(rows) OVER (PARTITION BY date_trunc('hour', at)) <= {ROWS_PER_WINDOW} THEN 'hour'"
@@ -82,7 +83,7 @@ class Shape:
                 f"r.created_at >= {begin} AND r.created_at <= {begin} + interval '1 {length}'"
                 f" AND date_trunc('{length}', r.created_at) = {begin}"
             )
-        return f"SELECT {self.selected} FROM {self.table} AS r WHERE {where}"  # noqa: S608 - as above
+        return f"SELECT {self.selected}, {_CHECKSUM} FROM {self.table} AS r WHERE {where}"  # noqa: S608 - as above
 
 
 def source_connection_argument_spec() -> dict[str, dict[str, Any]]:

@@ -34,6 +34,12 @@ _TYPES = (
     " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"
 )
 
+KINDS = ("lacking", "differing", "undeleted", "unprocessed")
+_COMPARE = """
+SELECT channel, coalesce(day::text, 'no day') AS day, rows, lacking, differing, undeleted, unprocessed
+FROM telegram.compare_legacy_rows(%s)
+"""
+
 
 class LegacyError(Exception):
     """The legacy rows cannot be had or taken; the message is meant for the operator."""
@@ -97,6 +103,31 @@ def begun_within(seconds: float, windows: Iterable[Window]) -> Iterator[Window]:
 def prepare(target: psycopg.Connection[Any]) -> None:
     """Make the temporary table `legacy_rows`, which is empty at the begin of each transaction."""
     target.execute("CREATE TEMP TABLE legacy_rows OF telegram.legacy_row ON COMMIT DELETE ROWS")
+
+
+def copied(table: LegacyTable, target: psycopg.Connection[Any]) -> dict[str, str]:
+    """Checksums of the windows that were copied, by the name of the window. Raises psycopg.Error."""
+    query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s"
+    return dict(target.execute(query, [table.name]).fetchall())
+
+
+def differing(table: LegacyTable, target: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """Channels and days in which rows of `legacy_read` differ from what is here. Raises psycopg.Error."""
+    cursor = target.execute(_COMPARE, [table.name])
+    names = [column.name for column in cursor.description or []]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def verdict(differences: list[dict[str, Any]]) -> str:
+    """What is wrong, in a sentence."""
+    sums = {kind: sum(found[kind] for found in differences) for kind in KINDS}
+    said = ", ".join(f"{count} {kind}" for kind, count in sums.items() if count)
+    first = differences[0]
+    return (
+        f"The legacy system has rows that are not here as they are there: {said}, in {len(differences)} pairs of "
+        f"channel and day, the first {first['channel']} on {first['day']}. The next copy takes them again; "
+        "what differs behind it, too, is a defect."
+    )
 
 
 def with_legacy_table(

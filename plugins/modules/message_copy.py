@@ -18,8 +18,9 @@ description:
     which was killed goes on with the next window.
   - One run works for about O(seconds), so that nothing depends on one long connection and each run can tell how far
     it is. Run it again until RV(complete).
-  - A further run finds the windows that have changed at the source by checksums of the source's rows, and copies them
-    again. To copy a window twice changes nothing. So this is the delta pass too.
+  - A further run finds the windows that have changed at the source by checksums of the source's rows, reads them
+    again, and takes over the rows that have changed. To copy a window twice changes nothing. So this is the delta pass
+    too.
   - The source is read in read-only transactions, one window each, and nothing in it is changed or locked.
 options:
   rows_per_second:
@@ -34,6 +35,12 @@ options:
         long as its O(seconds).
     type: int
     default: 120
+  verify:
+    description:
+      - Compare the rows of a window with what became of them, as M(tradingsystem.telegram_stack.message_verify) does,
+        before the window is committed. A difference ends the run.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - tradingsystem.telegram_stack.postgresql
   - tradingsystem.telegram_stack.legacy_source
@@ -85,8 +92,9 @@ rows:
   sample: {all: 300000, copied: 75000, left: 150000}
 counts:
   description:
-    - What became of the rows of this run. C(undated) had no date of Telegram and got that of their receipt;
-      C(duplicates) are rows of a message that another row has told of; C(written) messages are new or changed.
+    - What became of the rows of this run, without those that have not changed since they were copied. C(undated) had no
+      date of Telegram and got that of their receipt; C(duplicates) are rows of a message that another row has told of;
+      C(written) messages are new or changed.
   returned: success
   type: dict
   sample: {given: 75000, quarantined: 3, undated: 12, duplicates: 666, written: 74319, processed: 70000, deleted: 20}
@@ -119,7 +127,10 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legac
     LegacyTable,
     Window,
     begun_within,
+    copied,
+    differing,
     prepare,
+    verdict,
     with_legacy_table,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
@@ -161,8 +172,7 @@ class Copy:
         windows = self._table.windows()
         if not self._check_mode:  # a day with many rows by now is told by its hours
             self._target.execute(_FORGET, [self._table.name, [window.start for window in windows]])
-        query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s"
-        known = dict(self._target.execute(query, [self._table.name]).fetchall())
+        known = copied(self._table, self._target)
         waiting = [window for window in windows if known.get(window.start) != window.checksum]
         done, seconds = ([], 0.0) if self._check_mode else self._work(waiting)
         return self._told(windows, waiting, done, seconds)
@@ -203,6 +213,9 @@ class Copy:
                 self._table.bring(window, self._target)
                 adopt = "SELECT * FROM telegram.adopt_legacy_rows(%s)"
                 counts = self._target.execute(adopt, [self._table.name]).fetchone()
+                found = differing(self._table, self._target) if self._params["verify"] else []
+                if found:
+                    raise LegacyError(verdict(found))
                 self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum])
         except psycopg.Error as error:
             raise LegacyError(
@@ -236,6 +249,7 @@ def main() -> None:
             **source_argument_spec(),
             "rows_per_second": {"type": "int", "default": 0},
             "lock_timeout": {"type": "int", "default": 120},
+            "verify": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

@@ -17,22 +17,18 @@ description:
     is right, too.
   - One run works for about O(seconds). Run it again with O(begin) set to RV(next_window) until RV(complete).
   - Messages are changed on neither side. Of a window that differs the record that it was copied is forgotten, and
-    the keys of messages that are not there, so that the next M(tradingsystem.telegram_stack.message_copy) takes it
-    again; in check mode not even that.
+    the checksums of its rows, and the keys of messages that are not there, so that the next
+    M(tradingsystem.telegram_stack.message_copy) takes it again; in check mode not even that.
 options:
   begin:
     description:
       - The window to begin with, as RV(next_window) of the run before; the first one by default.
     type: str
-  copied_since:
-    description:
-      - A time, as a string with its zone. Only windows that were copied then or later are compared, and those that have
-        changed at the source since they were copied.
-    type: str
   settled:
     description:
-      - Compare only windows that are as they were when they were copied. For a source that is in use, where what has
-        been written since cannot be here.
+      - Of windows that have changed at the source since they were copied, compare only the rows that have not. For a
+        source that is in use, where what has been written since cannot be here; the next
+        M(tradingsystem.telegram_stack.message_copy) takes it.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -101,7 +97,10 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legac
     LegacyTable,
     Window,
     begun_within,
+    copied,
+    differing,
     prepare,
+    verdict,
     with_legacy_table,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import connection_argument_spec
@@ -109,13 +108,11 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postg
 with contextlib.suppress(ImportError):  # connect() says it
     import psycopg
 
-KINDS = ("lacking", "differing", "undeleted", "unprocessed")
 SHOWN = 100
-_COMPARE = """
-SELECT channel, coalesce(day::text, 'no day') AS day, rows, lacking, differing, undeleted, unprocessed
-FROM telegram.compare_legacy_rows(%s)
-"""
 _FORGET = "DELETE FROM telegram.copied_windows WHERE source = %s AND window_start = %s"
+_FORGET_ROWS = (
+    "UPDATE telegram.legacy_ids AS l SET checksum = NULL FROM pg_temp.legacy_read AS r WHERE l.legacy_id = r.legacy_id"
+)
 # What a chunk that was lost has left: a message with a key counts as stored.
 _FORGET_KEYS = """
 DELETE FROM telegram.message_keys AS k USING pg_temp.legacy_read AS r
@@ -130,36 +127,31 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
     """Go through the windows until the time is up. Raises LegacyError and psycopg.Error."""
     prepare(target)
     with table.at_one_moment():
-        windows = _chosen(_from(table.windows(), module.params["begin"]), table.name, target, module.params)
+        windows = _from(table.windows(), module.params["begin"])
+        as_copied = copied(table, target)
         differences: list[dict[str, Any]] = []
         rows = done = 0
         for window in begun_within(module.params["seconds"], windows):
+            some = module.params["settled"] and as_copied.get(window.start) != window.checksum
             with target.transaction():
                 table.bring(window, target)
-                cursor = target.execute(_COMPARE, [table.name])
-                names = [column.name for column in cursor.description or []]
-                found = [dict(zip(names, row, strict=True)) for row in cursor]
+                target.execute("SELECT telegram.read_legacy_rows(%s)", ["unchanged" if some else "all"])
+                rows += _read(target)
+                found = differing(table, target)
                 if found and not module.check_mode:
                     target.execute(_FORGET, [table.name, window.start])
+                    target.execute(_FORGET_ROWS)
                     target.execute(_FORGET_KEYS)
             differences += found
-            rows += window.rows
             done += 1
     told: dict[str, Any] = {"complete": done == len(windows), "rows": rows, "differences": differences}
     return told if told["complete"] else {**told, "next_window": windows[done].start}
 
 
-def _chosen(windows: list[Window], name: str, target: psycopg.Connection[Any], params: dict[str, Any]) -> list[Window]:
-    """Those of `windows`, of the table `name`, that the options leave."""
-    since, settled = params["copied_since"], params["settled"]
-    query = "SELECT window_start, checksum, copied_at >= %s FROM telegram.copied_windows WHERE source = %s"
-    found = target.execute(query, [since, name]).fetchall()
-    as_copied = {(start, checksum): recently for start, checksum, recently in found}
-    if settled:
-        windows = [window for window in windows if (window.start, window.checksum) in as_copied]
-    if since is not None:
-        windows = [window for window in windows if as_copied.get((window.start, window.checksum), True)]
-    return windows
+def _read(target: psycopg.Connection[Any]) -> int:
+    """How many rows are compared."""
+    (rows,) = target.execute("SELECT count(*) FROM pg_temp.legacy_read").fetchone() or (0,)
+    return int(rows)
 
 
 def _from(windows: list[Window], begin: str | None) -> list[Window]:
@@ -171,18 +163,6 @@ def _from(windows: list[Window], begin: str | None) -> list[Window]:
     return windows[starts.index(begin) :]
 
 
-def verdict(differences: list[dict[str, Any]]) -> str:
-    """What is wrong, in a sentence."""
-    sums = {kind: sum(found[kind] for found in differences) for kind in KINDS}
-    said = ", ".join(f"{count} {kind}" for kind, count in sums.items() if count)
-    first = differences[0]
-    return (
-        f"The legacy system has rows that are not here as they are there: {said}, in {len(differences)} pairs of "
-        f"channel and day, the first {first['channel']} on {first['day']}. The next copy takes them again; "
-        "what differs behind it, too, is a defect: differences names it."
-    )
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -190,7 +170,6 @@ def main() -> None:
             **connection_argument_spec(),
             **source_argument_spec(),
             "begin": {"type": "str"},
-            "copied_since": {"type": "str"},
             "settled": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

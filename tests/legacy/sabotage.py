@@ -22,6 +22,7 @@ _OLD_SYSTEM = (
     "! systemctl is-active telegram-gateway.service && "
     """python3 -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:4006/health", timeout=10)'"""
 )
+_DROP_IN = "/run/systemd/system/telegram-gateway.service.d"
 _SMALL_DISK = "/var/lib/telegram-backup"
 _FIRST = (
     "WITH first AS (SELECT channel_id, message_id FROM telegram.legacy_ids JOIN telegram.messages"
@@ -91,9 +92,17 @@ CASES = {
         (r"Phase 8 \(final delta\) stopped", "annot connect|annot be reached|refused"),
         # It comes back while the run tries to let writes in again.
         at={
-            "Copy the last messages": f"server={_OLD_SERVER}; systemctl stop $server && "
+            "Copy and compare the last messages": f"server={_OLD_SERVER}; systemctl stop $server && "
             "systemd-run --quiet --on-active=15 systemctl start $server"
         },
+    ),
+    "new-gateway-broken": Case(
+        (r"Phase 9 \(cut-over\) stopped",),
+        at={
+            "Give the session to the new gateway and start it": f"mkdir -p {_DROP_IN} && "
+            f"printf '[Service]\\nExecStartPre=/bin/false\\n' > {_DROP_IN}/broken.conf && systemctl daemon-reload"
+        },
+        after=f"rm -r {_DROP_IN} && systemctl daemon-reload",
     ),
 }
 
