@@ -2,7 +2,8 @@
 
 Moves a legacy system on a Debian 12 host to the stack on a Debian 13 host while messages are posted, and goes back
 after ten minutes: how long copy and comparison take and what they do to the old database's inserts, how long
-no messages are taken, how long the way back is. A run of the full size is written to docs/benchmarks-migration.md.
+no messages are taken, how long the way back is, and how long it takes to restore the new side's backup to a third,
+bare host. A run of the full size is written to docs/benchmarks-migration.md.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _PAGE = """\
 # Figures of a migration
 
 Written by `make benchmark-migration`; do not edit. {messages:,} messages in 40 channels on a Debian 12 host, moved to
-the stack on a Debian 13 host of the same machine under {rate:g} messages a second with edits and deletions, and back
-after {soak:g} s.
+the stack on a Debian 13 host of the same machine under {rate:g} messages a second with edits and deletions, back after
+{soak:g} s, and the new side's backup restored to a third host, where it is compared table by table.
 {date}, commit {commit}.
 
 {table}
@@ -92,6 +93,12 @@ def measure(messages: int, rate: float, soak: float) -> list[tuple[str, str, str
     time.sleep(10)
     telegram.ask("DELETE", "/load")
     old = hosts.compare("old", telegram.control, since)
+    say("restores the new side's backup to a bare host")
+    hosts.play("playbooks/backup.yml")
+    hosts.move_backup()
+    begun = time.monotonic()
+    hosts.play("playbooks/restore.yml")
+    restored = time.monotonic() - begun
     copied, verified = took(phases, 4), took(phases, 6)
     calm = p95(inserts, since, since + CALM)
     busy = p95(inserts, moment(phases["4"]["begun_at"]), moment(phases["6"]["finished_at"]))
@@ -105,6 +112,7 @@ def measure(messages: int, rate: float, soak: float) -> list[tuple[str, str, str
         ("the same during phases 4 to 6", f"{busy:.1f} ms", f"<= {2 * calm:.1f} ms"),
         ("no messages taken", f"{phases['9']['evidence']['downtime_seconds']:.1f} s", "<= 15 s, 30 s at worst"),
         ("way back", f"{back[1]} s" if back else "not said", "<= 60 s"),
+        ("restore to a bare host, with its installation", f"{restored:.0f} s", "<= 300 s"),
         ("published, lost on the new side", f"{new['published']:,}, {len(new['lost'])}", "0"),
         ("published, lost on the old side after the way back", f"{old['published']:,}, {len(old['lost'])}", "0"),
     ]

@@ -16,7 +16,7 @@ from tools.simulator import Simulator, start_with_sessions
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".cache" / "benchmark-migration"
 INVENTORY = STATE / "hosts.json"
-OLD, NEW = "bench-old", "bench-new"
+OLD, NEW, BARE = "bench-old", "bench-new", "bench-bare"
 PORT = 8473
 GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
 TIMES = "/var/tmp/inserts.csv"  # noqa: S108 - of a host that lives for the benchmark
@@ -24,6 +24,7 @@ _HOME = "/opt/telegram-gateway"
 _OLD_PYTHON = f"{_HOME}/venv/current/bin/python"
 _WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 _LEDGER = "/opt/ledger"
+_BACKUP = "var/backups/telegram-stack"
 _NEW_PYTHON = "/opt/telegram-stack/current/bin/python"
 _DATABASE = "postgresql://timescale:pass_timescale@127.0.0.1:5433/tradingsystem"
 # A client of the old database that inserts a row 20 times a second, and what each insert with its commit has taken.
@@ -86,8 +87,20 @@ def _settings(simulator: Simulator, old: str, messages: int) -> dict[str, Any]:
 def unmake() -> None:
     """Remove all of it; the logs stay."""
     Simulator(STATE / "simulator", "", PORT).stop()
-    for name in (OLD, NEW):
+    for name in (OLD, NEW, BARE):
         demo_stack.targets("down", name)
+
+
+def move_backup() -> None:
+    """Give the backup to a bare host, which takes the place of the new one in the inventory; that one is removed."""
+    demo_stack.targets("up", BARE, "--suite", "trixie")
+    tool = f"{sys.executable} -m tools.targets exec"
+    command = f"{tool} {NEW} tar -C / -cf - {_BACKUP} | {tool} {BARE} tar -C / -xf -"
+    subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, check=True)
+    demo_stack.targets("down", NEW)
+    inventory = json.loads(INVENTORY.read_text().replace(NEW, BARE))
+    inventory["all"]["hosts"][BARE] = json.loads(demo_stack.targets("inventory", BARE))[BARE]
+    INVENTORY.write_text(json.dumps(inventory, indent=1))
 
 
 def play(playbook: str, *options: str) -> str:
