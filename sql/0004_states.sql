@@ -1,14 +1,15 @@
 -- Engine: all. Runs in a transaction.
 
--- One narrow row a message: its date, without which storage by date cannot be asked for one message, and the transaction
--- that wrote its newest version, so that readers (polls, roll-ups) go on where they were. See docs/database.md.
--- The number comes first in the key: legacy clients name messages by it alone.
+-- One narrow row a message: its date, without which storage by date cannot be asked for one message, whether it is deleted,
+-- so that messages are counted here, and the transaction that wrote its newest version, so that readers (polls, roll-ups) go
+-- on where they were. See docs/database.md. The number comes first in the key: legacy clients name messages by it alone.
 CREATE TABLE telegram.message_keys (
   channel_id bigint NOT NULL,
   message_id bigint NOT NULL,
   message_date timestamptz NOT NULL,
   version bigint NOT NULL,
   arrival xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  deleted_at timestamptz, -- that of the message; takes no room while it is NULL
   PRIMARY KEY (message_id, channel_id)
 );
 

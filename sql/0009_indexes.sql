@@ -8,6 +8,10 @@ CREATE INDEX messages_newest ON telegram.messages (message_date DESC, message_id
 -- Serves, without its table: what came since (polls and roll-ups, `WHERE arrival >= … ORDER BY arrival, channel_id, message_id`).
 CREATE INDEX message_keys_arrival ON telegram.message_keys (arrival, channel_id, message_id) INCLUDE (message_date, version);
 
+-- Serves, without its table: how many messages a channel has (API, `count(*) … WHERE channel_id = … AND deleted_at IS NULL`).
+-- Few values, so that it takes 7 bytes a message.
+CREATE INDEX message_keys_counted ON telegram.message_keys (channel_id, deleted_at);
+
 -- Serves: a message by its row id (legacy clients, `UPDATE telegram_gateway.messages … WHERE id = …`).
 CREATE INDEX message_keys_row_id ON telegram.message_keys (telegram.row_id(channel_id, message_id));
 

@@ -25,7 +25,7 @@ GRANT SELECT, INSERT ON telegram.failures TO telegram_ingest;
 GRANT SELECT ON ALL TABLES IN SCHEMA telegram TO telegram_api;
 GRANT INSERT, UPDATE ON telegram.channels, telegram.processing, telegram.positions, telegram.tombstones TO telegram_api;
 GRANT UPDATE (deleted_at, metadata) ON telegram.messages TO telegram_api;
-GRANT UPDATE (arrival) ON telegram.message_keys TO telegram_api;
+GRANT UPDATE (arrival, deleted_at) ON telegram.message_keys TO telegram_api;
 GRANT UPDATE (replayed_at) ON telegram.failures TO telegram_api;
 
 -- The worker reads messages and records what it made of them.

@@ -163,11 +163,15 @@ BEGIN
     )
     ORDER BY channel_id, message_id, version DESC
   ), newer AS (
-    INSERT INTO telegram.message_keys AS k (channel_id, message_id, message_date, version)
-    SELECT channel_id, message_id, message_date, version FROM given ORDER BY channel_id, message_id
-    ON CONFLICT (message_id, channel_id) DO UPDATE SET version = excluded.version, arrival = excluded.arrival
+    INSERT INTO telegram.message_keys AS k (channel_id, message_id, message_date, version, deleted_at)
+    SELECT g.channel_id, g.message_id, g.message_date, g.version, t.deleted_at
+    FROM given AS g
+    LEFT JOIN telegram.tombstones AS t ON t.channel_id = g.channel_id AND t.message_id = g.message_id
+    ORDER BY g.channel_id, g.message_id
+    ON CONFLICT (message_id, channel_id) DO UPDATE SET
+      version = excluded.version, arrival = excluded.arrival, deleted_at = coalesce(k.deleted_at, excluded.deleted_at)
     WHERE excluded.version > k.version
-    RETURNING k.channel_id, k.message_id, k.message_date
+    RETURNING k.channel_id, k.message_id, k.message_date, k.deleted_at
   )
   INSERT INTO telegram.messages AS m (
     id, channel_id, message_id, message_date, version, received_at, source, message_type, text, entities, sender_id,
@@ -178,10 +182,9 @@ BEGIN
     n.message_date, -- Telegram never changes a date: the first one counts, or the message would be there twice
     g.version, g.received_at, g.source, g.message_type, g.text, g.entities, g.sender_id,
     g.reply_to, g.forward, g.grouped_id, g.topic_id, g.media, g.link_preview, g.edit_date, coalesce(g.metadata, '{}'),
-    t.deleted_at
+    n.deleted_at
   FROM given AS g
   JOIN newer AS n ON n.channel_id = g.channel_id AND n.message_id = g.message_id
-  LEFT JOIN telegram.tombstones AS t ON t.channel_id = g.channel_id AND t.message_id = g.message_id
   ON CONFLICT (channel_id, message_id, message_date) DO UPDATE SET
     version = excluded.version, source = excluded.source, message_type = excluded.message_type, text = excluded.text,
     entities = excluded.entities, sender_id = excluded.sender_id, reply_to = excluded.reply_to,

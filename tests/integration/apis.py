@@ -139,9 +139,9 @@ class Data:
         statement = f"INSERT INTO telegram.messages ({names}) VALUES ({places})"  # noqa: S608
         self.connection.execute(statement.encode(), values)
         self.connection.execute(
-            "INSERT INTO telegram.message_keys (channel_id, message_id, message_date, version)"
-            " VALUES (%(channel_id)s, %(message_id)s, %(message_date)s, %(version)s)",
-            values,
+            "INSERT INTO telegram.message_keys (channel_id, message_id, message_date, version, deleted_at)"
+            " VALUES (%(channel_id)s, %(message_id)s, %(message_date)s, %(version)s, %(deleted_at)s)",
+            {"deleted_at": None} | values,
         )
         if "deleted_at" in columns:
             self.connection.execute(

@@ -119,6 +119,36 @@ async def test_pages_say_what_is_left(
     assert answer.json()["pagination"] == page
 
 
+@pytest.mark.requirement("API-01")
+async def test_a_page_counts_what_its_filter_lets_through(
+    http: httpx.AsyncClient, data: Data, api_channel: int
+) -> None:
+    other = next(CHANNELS)
+    for number in range(1, 5):
+        data.message(number, source="bot" if number == 2 else "user_client")
+    for number in (5, 6):
+        data.message(number, deleted_at=START)
+    for number in (1, 2, 3):
+        data.message(number, channel_id=other)
+    data.state(1, "published")
+    both = f"{api_channel},{other}"
+    for query, total in (
+        ({}, 4),
+        ({"includeDeleted": "true"}, 6),
+        ({"channelId": both}, 7),
+        ({"channelId": both, "includeDeleted": "true"}, 9),
+        ({"messageId": "1,2,5"}, 2),
+        ({"channelId": both, "messageId": "1,2,5", "includeDeleted": "true"}, 5),
+        ({"status": "deleted"}, 2),
+        ({"status": "received"}, 3),
+        ({"status": "received,deleted"}, 5),
+        ({"source": "user_client"}, 3),
+        ({"to": "2026-05-04T12:03:00Z"}, 3),
+    ):
+        answer = await http.get("/api/messages", params={"channelId": api_channel, "limit": 1, **query})
+        assert answer.json()["pagination"]["total"] == total, query
+
+
 async def test_a_page_counts_by_state_too(http: httpx.AsyncClient, data: Data, api_channel: int) -> None:
     for number in range(1, 6):
         data.message(number)

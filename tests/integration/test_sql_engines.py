@@ -231,6 +231,58 @@ def test_old_messages_go_with_their_states_when_retention_is_on(owner: psycopg.C
         owner.execute("UPDATE telegram.settings SET value = '-1' WHERE name = 'retention_days'")
 
 
+KEPT = "SELECT channel_id, message_id, message_date, version, deleted_at FROM telegram."
+LIVE = "SELECT count(*) FROM telegram.message_keys WHERE channel_id = %s AND deleted_at IS NULL"
+
+
+@pytest.mark.requirement("DB-04")
+def test_keys_count_the_messages_after_every_kind_of_write(owner: psycopg.Connection[Any], channel: int) -> None:
+    def deletion(*deleted: int) -> Any:
+        query = "SELECT telegram.mark_messages_deleted(%s::bigint[], %s::bigint[], %s::timestamptz[])"
+        return one(owner, query, [channel] * len(deleted), list(deleted), [NOW] * len(deleted))
+
+    def erasure(number: int | None) -> Any:
+        record = one(owner, "SELECT telegram.begin_erasure(%s, %s, 'test', 'r')", channel, number)
+        return one(owner, "SELECT telegram.continue_erasure(%s)", record)
+
+    owner.execute("UPDATE telegram.settings SET value = 'on' WHERE name = 'retention'")
+    old = NOW - timedelta(days=95)
+    for live, write in (
+        (4, lambda: store(owner, channel, *((number, 1, NOW, "new") for number in (1, 2, 3, 4)))),
+        (4, lambda: store(owner, channel, (1, 1, NOW, "again"), (1, 1, NOW, "again"), (2, 2, NOW, "edited"))),
+        (2, lambda: deletion(1, 2, 2, 9)),  # 9 is still to come
+        (2, lambda: deletion(1)),
+        (2, lambda: store(owner, channel, (1, 5, NOW, "edited and deleted"), (9, 1, NOW, "late"))),
+        (4, lambda: store(owner, channel, (5, 1, old, "old"), (6, 1, old, "old"))),
+        (3, lambda: deletion(6, 5) and store(owner, channel, (7, 1, old, "old"))),
+        (2, lambda: owner.execute("CALL telegram.run_maintenance()")),
+        (1, lambda: erasure(3)),
+        (1, lambda: erasure(1)),
+        (1, lambda: store(owner, channel, (3, 7, NOW, "erased"))),
+        (0, lambda: erasure(None)),
+    ):
+        write()
+        assert one(owner, LIVE, channel) == live
+        for some, others in (("messages", "message_keys"), ("message_keys", "messages")):
+            assert owner.execute(f"{KEPT}{some} EXCEPT {KEPT}{others}".encode()).fetchall() == []
+
+
+def test_retention_by_policy_leaves_a_day_for_what_takes_the_keys_along(
+    owner: psycopg.Connection[Any], channel: int
+) -> None:
+    if one(owner, "SELECT telegram.setting('engine')") != "timescale":
+        pytest.skip("only the community edition has policies")
+    owner.execute("CALL telegram.run_maintenance()")
+    store(owner, channel, (1, 1, NOW - timedelta(days=91), "before our next run"))
+    job = one(owner, "SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention'")
+    owner.execute(f"CALL run_job({job})".encode())
+    for table, found in (("messages", [1]), ("message_keys", [1])):
+        query = f"SELECT message_id FROM telegram.{table} WHERE channel_id = %s"  # noqa: S608 - the names above
+        assert numbers(owner, query, channel) == found, table
+    owner.execute("CALL telegram.run_maintenance()")
+    assert one(owner, LIVE, channel) == 0
+
+
 @pytest.mark.requirement("DB-03")
 def test_a_failing_job_is_shown_and_stops_no_other(owner: psycopg.Connection[Any]) -> None:
     owner.execute("ALTER FUNCTION telegram.maintain_search() RENAME TO elsewhere")

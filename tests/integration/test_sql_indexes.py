@@ -9,8 +9,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from tests.integration import servers
 
+from telegram_stack.api.queries import MessageFilter, counting
 from telegram_stack.gateway import stored
 
 QUERIES = {
@@ -20,6 +22,8 @@ QUERIES = {
     "message_keys_arrival": "SELECT channel_id, message_id, message_date, version FROM telegram.message_keys"
     " WHERE arrival >= (SELECT max(arrival) FROM telegram.message_keys)"
     " ORDER BY arrival, channel_id, message_id LIMIT 100",
+    "message_keys_counted": "SELECT count(*) FROM telegram.message_keys"
+    " WHERE channel_id = -1000000000007 AND deleted_at IS NULL",
     "message_keys_row_id": "SELECT status FROM telegram_gateway.messages WHERE id = telegram.row_id(-1000000000007, 5)",
     "message_keys_legacy_channel": "SELECT id FROM telegram_gateway.messages WHERE channel_id = '-1000000000007'"
     " AND status = 'received' ORDER BY received_at LIMIT 100",
@@ -116,3 +120,21 @@ def test_where_a_channel_begins_costs_a_few_pages(
     found = re.search(r"Buffers: shared (?:hit=(\d+))?(?: ?read=(\d+))?", plan)
     assert found
     assert sum(int(pages) for pages in found.groups(default="0")) < 1000, plan
+
+
+LOUD, QUIET = -1000000000007, -1000000000008
+
+
+@pytest.mark.requirement("API-01")
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("channels", [[LOUD], [LOUD, QUIET], []])
+def test_the_total_of_channels_is_counted_without_their_messages(
+    filled: psycopg.Connection[Any], channels: list[int], deleted: bool
+) -> None:
+    statement, values = counting("signals", MessageFilter(channels=channels, include_deleted=deleted))
+    found = filled.execute(statement, values).fetchone()
+    plan = "\n".join(line for (line,) in filled.execute(sql.SQL("EXPLAIN (ANALYZE) ") + statement, values))
+    assert found == (750 * len(channels) or 150_000,)
+    if channels:
+        assert "Index Only Scan using message_keys_counted" in plan and "Heap Fetches: 0" in plan, plan
+    assert not re.search(r" on (messages|processing)", plan), plan

@@ -80,11 +80,13 @@ def test_two_writers_neither_deadlock_nor_lose_a_newer_edit(server: servers.Post
             "SELECT channel_id, message_id, version, text, deleted_at FROM telegram.messages WHERE channel_id <= %s",
             [CHANNEL],
         ).fetchall()
-        keys = connection.execute("SELECT channel_id, message_id, version FROM telegram.message_keys").fetchall()
+        keys = connection.execute(
+            "SELECT channel_id, message_id, version, deleted_at FROM telegram.message_keys"
+        ).fetchall()
         deadlocks = connection.execute("SELECT sum(deadlocks)::int FROM pg_stat_database").fetchone()
     assert {row[:2]: row[2] for row in stored} == expected == {row[:2]: row[2] for row in keys}
     assert all(text == str(version) for _, _, version, text, _ in stored)
-    assert {row[:2] for row in stored if row[4]} == deleted[0] | deleted[1]
+    assert {row[:2] for row in stored if row[4]} == deleted[0] | deleted[1] == {row[:2] for row in keys if row[3]}
     assert deadlocks == (0,)
 
 

@@ -117,7 +117,8 @@ AS $$
 DECLARE
   compress_after CONSTANT interval := make_interval(days => telegram.setting('compress_after_days')::integer);
   keep CONSTANT interval := make_interval(days => telegram.setting('retention_days')::integer);
-  retention CONSTANT boolean := telegram.setting('retention') = 'on';
+  -- A day behind our own retention, which takes keys and states along: what has a key has its message as long as that runs.
+  drop_after CONSTANT interval := CASE WHEN telegram.setting('retention') = 'on' THEN keep + interval '1 day' END;
   changed text[] := '{}';
 BEGIN
   IF telegram.policy_interval('policy_compression', 'compress_after') IS DISTINCT FROM compress_after THEN
@@ -125,12 +126,12 @@ BEGIN
     PERFORM public.add_compression_policy('telegram.messages', compress_after);
     changed := changed || format('compression after %s', compress_after);
   END IF;
-  IF telegram.policy_interval('policy_retention', 'drop_after') IS DISTINCT FROM (CASE WHEN retention THEN keep END) THEN
+  IF telegram.policy_interval('policy_retention', 'drop_after') IS DISTINCT FROM drop_after THEN
     PERFORM public.remove_retention_policy('telegram.messages', if_exists => true);
-    IF retention THEN
-      PERFORM public.add_retention_policy('telegram.messages', keep);
+    IF drop_after IS NOT NULL THEN
+      PERFORM public.add_retention_policy('telegram.messages', drop_after);
     END IF;
-    changed := changed || CASE WHEN retention THEN format('retention of %s', keep) ELSE 'no retention' END;
+    changed := changed || coalesce('retention of ' || drop_after, 'no retention');
   END IF;
   -- Counts of what is dropped must stay: the refresh does not look at the oldest days.
   IF telegram.policy_interval('policy_refresh_continuous_aggregate', 'start_offset') IS DISTINCT FROM keep - interval '2 days'

@@ -84,11 +84,22 @@ async def list_messages(
         rows = [_message(row) for row in await cursor.fetchall()]
         if offset == 0 and len(rows) < limit:
             return rows, len(rows)
-        # The state is joined for the count only when it is asked for.
-        counted = "SELECT count(*) AS total FROM telegram.messages m " + (_STATE if wanted.statuses else "")  # noqa: S608
-        await cursor.execute(sql.SQL(counted + "WHERE {}").format(where), values)
+        await cursor.execute(*counting(consumer, wanted))
         total = await cursor.fetchone()
     return rows, total["total"] if total else 0
+
+
+def counting(consumer: str, wanted: MessageFilter) -> tuple[sql.Composed, dict[str, Any]]:
+    """The statement that counts the messages, as `total`, and its values.
+
+    It reads the keys only, unless there is more to ask: they are an index of numbers, messages are pages of text.
+    """
+    where, values = _where(wanted)
+    by_content = wanted.sources or wanted.since or wanted.until or wanted.search
+    table = "messages" if by_content else "message_keys"
+    state = _STATE if wanted.statuses else ""
+    counted = f"SELECT count(*) AS total FROM telegram.{table} m {state} WHERE {{}}"  # noqa: S608 - the words above
+    return sql.SQL(counted).format(where), values | {"consumer": consumer}
 
 
 async def list_behind(
