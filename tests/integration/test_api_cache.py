@@ -15,9 +15,10 @@ from tests.integration import brokers
 from tests.integration.apis import CHANNELS, Data, api, listed, needs_postgres
 from tests.integration.servers import Postgres
 
-from telegram_stack.api.cached import ANSWERS
+from telegram_stack.api.cached import ANSWERS, Answers
 from telegram_stack.api.config import CacheConfig
 from telegram_stack.cache import open_cache
+from telegram_stack.database import Connection, DatabaseConfig, open_pool
 
 pytestmark = [
     needs_postgres,
@@ -178,6 +179,81 @@ async def test_without_redis_it_is_slower_and_right(
         assert count.news() == {"unavailable": 2}
     finally:
         consumer_cache.start()
+
+
+class Slow:
+    """Pages of a channel as the API makes them, which end when they are let go."""
+
+    def __init__(self, channel: int) -> None:
+        self.made = 0
+        self.go = asyncio.Event()
+        self._channel = channel
+
+    async def __call__(self, connection: Connection) -> object:
+        self.made += 1
+        count = "SELECT count(*) FROM telegram.messages WHERE channel_id = %s"
+        found = await (await connection.execute(count, [self._channel])).fetchall()
+        await self.go.wait()
+        return found[0][0]
+
+
+@pytest.fixture
+async def answers(api_database: Postgres, tmp_path: Path) -> AsyncIterator[Answers]:
+    """Answers of an API without a cache."""
+    (tmp_path / "password").write_text(api_database.password)
+    config = DatabaseConfig(user="telegram_api", password_file=str(tmp_path / "password"), port=api_database.port)
+    pool = await open_pool(config, "test")
+    yield Answers(pool, None)
+    await pool.close()
+
+
+async def begun(slow: Slow, count: int) -> None:
+    """Until so many pages have read what they are to say."""
+    while slow.made < count:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+
+
+async def test_those_who_ask_for_the_same_at_once_wait_for_one_answer(
+    answers: Answers, data: Data, api_channel: int
+) -> None:
+    data.message(1)
+    slow = Slow(api_channel)
+    asked = [asyncio.create_task(answers.get(["slow"], [api_channel], slow)) for _ in range(20)]
+    await begun(slow, 1)
+    asked.pop(0).cancel()  # the client for which it was begun leaves
+    slow.go.set()
+    assert await asyncio.gather(*asked) == [b"1"] * 19
+    assert slow.made == 1
+    assert await answers.get(["slow"], [api_channel], slow) == b"1"
+    assert slow.made == 2, "nothing is kept without a cache"
+
+
+async def test_who_asks_behind_a_change_does_not_get_an_answer_from_before(
+    answers: Answers, data: Data, api_channel: int
+) -> None:
+    slow = Slow(api_channel)
+    before = asyncio.create_task(answers.get(["slow"], [api_channel], slow))
+    await begun(slow, 1)
+    data.message(1)
+    behind = asyncio.create_task(answers.get(["slow"], [api_channel], slow))
+    await asyncio.sleep(0.1)
+    slow.go.set()
+    assert (await before, await behind) == (b"0", b"1")
+
+
+async def test_an_answer_that_fails_fails_for_those_who_wait_and_for_nobody_behind(
+    answers: Answers, data: Data, api_channel: int
+) -> None:
+    async def broken(_connection: Connection) -> object:
+        await asyncio.sleep(0.1)
+        raise ValueError("broken")
+
+    asked = [answers.get(["slow"], [api_channel], broken) for _ in range(3)]
+    assert [str(each) for each in await asyncio.gather(*asked, return_exceptions=True)] == ["broken"] * 3
+    slow = Slow(api_channel)
+    slow.go.set()
+    assert await answers.get(["slow"], [api_channel], slow) == b"0"
 
 
 async def test_a_client_that_has_the_answer_is_told_so(kept: httpx.AsyncClient, data: Data, api_channel: int) -> None:

@@ -7,6 +7,7 @@ anew. So no writer has to know of the cache, and a writer that cannot reach it d
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -54,6 +55,7 @@ class Answers:
     def __init__(self, pool: Pool, cache: CacheClient | None) -> None:
         self._pool = pool
         self._cache = cache
+        self._making: dict[str, asyncio.Task[_Kept]] = {}
 
     async def get(
         self, name: Sequence[Any], channels: Sequence[int], make: Callable[[Connection], Awaitable[object]]
@@ -69,6 +71,21 @@ class Answers:
             ANSWERS.labels("hit").inc()
             return kept.body
 
+        if key in self._making:
+            # One answer for all who wait, but for who came behind a change that it does not show.
+            answer = await asyncio.shield(self._making[key])
+            if await self._holds(answer, channels):
+                ANSWERS.labels(result).inc()
+                return answer.body
+
+        # A task of its own: the client that it was begun for may leave.
+        making = self._making[key] = asyncio.create_task(self._make(key, make, keep=result != "unavailable"))
+        making.add_done_callback(lambda _: self._making.pop(key) if self._making.get(key) is making else None)
+        answer = await asyncio.shield(making)
+        ANSWERS.labels(result).inc()
+        return answer.body
+
+    async def _make(self, key: str, make: Callable[[Connection], Awaitable[object]], *, keep: bool) -> _Kept:
         async def work(connection: Connection) -> _Kept:
             look = await connection.execute(_LOOK)  # goes out with what follows, and before it
             body = _json.encode(await make(connection))
@@ -76,10 +93,9 @@ class Answers:
             return _Kept(snapshot, server, body)
 
         answer = await transaction(self._pool, work)
-        ANSWERS.labels(result).inc()
-        if result != "unavailable" and len(answer.body) <= _LARGEST:
+        if keep and len(answer.body) <= _LARGEST:
             await self._write(key, answer)
-        return answer.body
+        return answer
 
     async def _holds(self, kept: _Kept, channels: Sequence[int]) -> bool:
         """Whether the database would answer the same now."""
