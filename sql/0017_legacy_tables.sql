@@ -280,7 +280,8 @@ BEGIN
 END
 $$;
 
--- Signals of the caller's `legacy_given`. The row in which the consumer kept its place is no signal.
+-- Signals of the caller's `legacy_given`. The row in which the consumer kept its place is no signal, and what the feed has
+-- written there (before the migration was taken back) is here as it was made.
 CREATE FUNCTION telegram.adopt_legacy_signals(
   origin_name text, OUT given bigint, OUT checkpoints bigint, OUT added bigint, OUT changed bigint
 )
@@ -311,6 +312,11 @@ BEGIN
       FROM pg_temp.legacy_given
       WHERE '__checkpoint__' IN (document ->> 'channel', document ->> 'asset', document ->> 'signal_type') IS NOT TRUE
     ) AS r
+    WHERE NOT EXISTS (
+      SELECT FROM telegram.signals AS o
+      WHERE o.channel_id = telegram.legacy_channel(r.document ->> 'channel') AND o.asset = r.document ->> 'asset'
+        AND o.message_date = telegram.legacy_time(r.document ->> 'ts') AND o.raw_message = r.document ->> 'raw_message'
+    )
     ORDER BY r.legacy_id, r.document
     ON CONFLICT (origin, legacy_id) DO UPDATE SET
       channel = excluded.channel, signal_type = excluded.signal_type, asset = excluded.asset, buy_min = excluded.buy_min,

@@ -190,6 +190,16 @@ def test_signals_of_both_systems_show_together(server: Postgres, table: str) -> 
         ]
         timed = "SELECT count(*) FROM signals.tp_capital_signals WHERE ts < '2026-02-01'"
         assert client.execute(timed).fetchone() == (2,)
+    # The feed brings ours to the legacy table, from where a later migration brings it back.
+    ts = "1770001445000" if table.startswith("tp") else "'2026-02-02 03:04:05+00'"
+    source(
+        server,
+        f"INSERT INTO {table} (id, channel, asset, raw_message, ts) VALUES"
+        f" (4, '{FIRST}', 'ITUB4', 'ours', {ts}), (5, '{FIRST}', 'ITUB4', 'theirs', {ts})",
+    )
+    assert success(copy(server, "signals", source_table=table))["counts"]["added"] == 1
+    both = "SELECT raw_message FROM tp_capital.tp_capital_signals WHERE asset = 'ITUB4' ORDER BY 1"
+    assert here(server, both) == [("ours",), ("theirs",)]
 
 
 def test_a_table_that_is_not_there_is_named_or_may_be_missing(server: Postgres) -> None:
