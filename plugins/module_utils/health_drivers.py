@@ -8,6 +8,7 @@ import base64
 import http.client
 import json
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -61,13 +62,23 @@ def fetch(check: Check, path: str) -> tuple[int, str]:
         login = f"{check['user']}:{check.get('password') or ''}".encode()
         headers["Authorization"] = "Basic " + base64.b64encode(login).decode()
     with _answering(check):
-        connection = http.client.HTTPConnection(check["host"], check["port"], timeout=check["timeout"])
+        connection = _connection(check)
         try:
             connection.request("GET", path, headers=headers)
             response = connection.getresponse()
             return response.status, response.read(LONGEST_BODY).decode(errors="replace")
         finally:
             connection.close()
+
+
+def _connection(check: Check) -> http.client.HTTPConnection:
+    if not check.get("ca_file"):
+        return http.client.HTTPConnection(check["host"], check["port"], timeout=check["timeout"])
+    try:
+        context = ssl.create_default_context(cafile=check["ca_file"])
+    except OSError as error:
+        raise NoAnswer(f"cannot read {check['ca_file']}: {error}", "deploy the monitoring again") from error
+    return http.client.HTTPSConnection(check["host"], check["port"], timeout=check["timeout"], context=context)
 
 
 def fetch_json(check: Check, path: str) -> Any:

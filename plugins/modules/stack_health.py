@@ -139,6 +139,11 @@ options:
       password:
         description: Password of O(checks[].user).
         type: str
+      ca_file:
+        description:
+          - File on the host with the certificate of the authority that the component's own has to come from.
+          - With it V(http), V(metrics) and V(prometheus) ask by TLS.
+        type: path
       database:
         description: Name of the database.
         type: str
@@ -336,6 +341,7 @@ def argument_spec() -> dict[str, Any]:
         "metric": {"type": "str"},
         "minimum": {"type": "float", "default": 1},
         **login,
+        "ca_file": {"type": "path"},
         "database": {"type": "str"},
         "query": {"type": "str"},
         "measures": {"type": "str", "default": "value"},

@@ -49,12 +49,14 @@ class ComponentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One of ``[[components]]``: what runs beside the API, for the console.
 
     It is well while ``http://host:port/path`` answers without an error; one that is not `required` may be absent.
+    With `tls` it is asked by TLS, and well, too, when it wants to know who asks: nothing is told to it.
     """
 
     name: str
     host: str
     port: Port
     path: str = "/"
+    tls: bool = False
     unit: str = ""
     hint: str = ""
     required: bool = True

@@ -76,11 +76,11 @@ async def beside(components: Sequence[ComponentConfig]) -> list[Row]:
 async def _ask(component: ComponentConfig) -> Row:
     command = f"systemctl status {component.unit}" if component.unit else ""
     try:
-        code, _ = await http_get(component.host, component.port, component.path, _TIMEOUT)
+        code, _ = await http_get(component.host, component.port, component.path, _TIMEOUT, tls=component.tls)
     except UnhealthyError as error:
         if not component.required:
             return Row(component.name, "absent", str(error), hint="not required: it may not be installed")
         return Row(component.name, "unhealthy", str(error), command=command, hint=component.hint)
-    if code >= 400:
+    if code >= 400 and not (component.tls and code == 401):
         return Row(component.name, "unhealthy", f"answers {code}", command=command, hint=component.hint)
     return Row(component.name, "healthy")
