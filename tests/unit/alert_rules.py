@@ -40,7 +40,7 @@ def settings(**given: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for role in ("common", "monitoring"):
         found |= yaml.safe_load((ROOT / "roles" / role / "defaults/main.yml").read_text(encoding="utf-8"))
-    found |= {"monitoring_pgbouncer_host": "127.0.0.1", "monitoring_grafana_url": ""}
+    found |= {"monitoring_pgbouncer_host": "127.0.0.1", "monitoring_grafana_url": "", "telegram_monitoring_tls": False}
     found |= yaml.safe_load((ROOT / "roles/monitoring/vars/main/panels.yml").read_text(encoding="utf-8"))
     return found | {"_monitoring_job_names": [*JOBS, "redis"]} | given
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_a_demo_that_is_well_is_only_looked_at(
     assert steps(None, "ok") == ["simulator 192.0.2.1", "health"]
     shown = capsys.readouterr().out
     assert "already there, up to date and well" in shown
-    assert all(text in shown for text in ("Redis primary", "http://192.0.2.11:9090/", "message 7 of channel -1001"))
+    assert all(text in shown for text in ("Redis primary", "https://192.0.2.11:9090/", "message 7 of channel -1001"))
 
 
 def test_a_demo_that_is_not_well_is_deployed_again_and_says_why(
@@ -118,15 +119,20 @@ def test_an_outdated_demo_is_deployed_without_asking_first(steps: Callable[[str 
 
 def test_the_printed_commands_read_the_secrets_and_the_page_shows_none(tmp_path: Path) -> None:
     secrets = tmp_path / "telegram_secrets.yml"
-    known = {"rabbitmq_admin": "-_for1the2queue", "rabbitmq_monitor": "other", "api_token_read": "for-the_api"}
+    known = {
+        "rabbitmq_admin": "-_for1the2queue",
+        "rabbitmq_monitor": "other",
+        "api_token_read": "for-the_api",
+        "monitoring_web": "for_the-monitoring",
+    }
     secrets.write_text("# Secrets\n" + yaml.safe_dump({"telegram_secrets": known}))
     page = demo_page.addresses("192.0.2.11", str(secrets))
     assert not [value for value in known.values() if value in page]
 
-    password = page.partition("password: ")[2].partition("\n")[0]
+    passwords = re.findall(r"password: (.*)", page)
     token = next(line for line in page.splitlines() if "api_token_read" in line).partition(" | curl")[0]
-    answers = [subprocess.check_output(["sh", "-c", line], text=True) for line in (password, token)]
-    assert answers == ["-_for1the2queue\n", "X-API-Key: for-the_api\n"]
+    answers = [subprocess.check_output(["sh", "-c", line], text=True) for line in (*passwords, token)]
+    assert answers == ["for_the-monitoring\n", "-_for1the2queue\n", "X-API-Key: for-the_api\n"]
 
 
 def test_the_path_of_a_message_counts_from_its_receipt() -> None:

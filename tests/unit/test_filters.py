@@ -1,6 +1,7 @@
 """The collection's filters."""
 
 import base64
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def test_secrets_are_long_and_never_the_same() -> None:
 
 def test_a_session_key_is_a_fernet_key() -> None:
     assert len(base64.urlsafe_b64decode(new_secret("gateway_session_key"))) == 32
+
+
+def test_an_authoritys_key_is_one_of_its_own_that_openssl_reads() -> None:
+    made = [new_secret("monitoring_ca_key") for _ in range(2)]
+    assert made[0] != made[1]
+    shown = subprocess.run(
+        ["openssl", "ec", "-text", "-noout"], input=made[0], capture_output=True, text=True, check=True
+    )
+    assert "prime256v1" in shown.stdout
 
 
 @pytest.mark.parametrize(

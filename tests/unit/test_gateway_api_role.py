@@ -24,7 +24,7 @@ def rendered(**given: Any) -> str:
     environment.filters["to_json"] = json.dumps
     environment.filters["regex_replace"] = lambda value, pattern, new: re.sub(pattern, new, value, count=1)
     variables: dict[str, Any] = {}
-    for file in ("common/defaults", "gateway_api/defaults", "gateway_api/vars"):
+    for file in ("common/defaults", "common/vars", "gateway_api/defaults", "gateway_api/vars"):
         variables |= yaml.safe_load((ROLES / file / "main.yml").read_text())
     variables = {name: value for name, value in variables.items() if "secrets" not in str(value)} | given
 
