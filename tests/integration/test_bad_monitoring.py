@@ -1,4 +1,4 @@
-"""A bad rule and a bad dashboard are refused by the role's own tasks, and what was there before stays."""
+"""A bad rule, bad settings and a bad dashboard are refused by the role's own tasks, and what was there before stays."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ Deploy = Callable[..., "subprocess.CompletedProcess[str]"]
 def deploy(tmp_path: Path) -> Deploy:
     """Runs tasks of the role on this machine, with all that they write below `tmp_path`."""
     paths = {
+        "_monitoring_settings_dir": str(tmp_path / "settings"),
+        "_monitoring_targets_dir": str(tmp_path / "targets"),
         "_monitoring_rules_dir": str(tmp_path / "rules"),
         "_monitoring_dashboards_dir": str(tmp_path / "dashboards"),
         "_monitoring_dashboards_provider": str(tmp_path / "provisioning" / "telegram-stack.yml"),
@@ -68,6 +70,31 @@ def test_a_bad_rule_is_refused_and_the_old_ones_stay(deploy: Deploy, tmp_path: P
     assert done.returncode == 2
     assert "failed to validate" in done.stdout
     assert content(tmp_path / "rules") == before
+
+
+@pytest.mark.requirement("MO-01")
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"monitoring_scrape_interval": "15 seconds"}, "not a valid duration"),
+        ({"monitoring_alert_webhook_url": "pager.example"}, "unsupported scheme"),
+    ],
+)
+def test_bad_settings_are_refused_and_the_old_ones_stay(
+    deploy: Deploy, tmp_path: Path, bad: dict[str, str], said: str
+) -> None:
+    (tmp_path / "settings").mkdir()
+    done = deploy("settings.yml", monitoring_alert_webhook_url="http://pager.example/old")
+    assert done.returncode == 0, done.stdout[-3000:]
+    before = content(tmp_path / "settings")
+    assert set(before) == {"alertmanager.yml", "prometheus.yml"}
+    done = deploy("settings.yml", **{"monitoring_alert_webhook_url": "http://pager.example/new", **bad})
+    assert done.returncode == 2
+    assert "failed to validate" in done.stdout
+    assert said in " ".join(done.stdout.split())
+    after = content(tmp_path / "settings")
+    refused = "prometheus.yml" if "monitoring_scrape_interval" in bad else "alertmanager.yml"
+    assert after[refused] == before[refused]
 
 
 @pytest.mark.requirement("MO-03")

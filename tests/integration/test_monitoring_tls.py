@@ -66,6 +66,7 @@ class Role:
         paths = {
             "_monitoring_credentials_dir": str(self.credentials),
             "_monitoring_ca": str(self.folder / "ca.crt"),
+            "_monitoring_settings_dir": str(self.folder),
             "_monitoring_targets_dir": str(self.folder / "targets"),
             "_monitoring_rules_dir": str(self.folder / "rules"),
             "_monitoring_web_password": str(self.credentials / "monitoring_web"),
@@ -91,12 +92,11 @@ class Role:
 
     def deploy(self, **settings: Any) -> subprocess.CompletedProcess[str]:
         """What a deployment writes, and the commands of its units as commands.json."""
-        template = str(ROOT / "roles/monitoring/templates/prometheus.yml.j2")
         commands = "{{ _monitoring_here | map(attribute='value.settings.ExecStart.1') | list | to_json }}"
         return self.run(
             included("targets.yml"),
             included("tls.yml", when="_monitoring_tls_asked"),
-            {"ansible.builtin.template": {"src": template, "dest": f"{self.folder}/prometheus.yml", "mode": "0644"}},
+            included("settings.yml"),
             {"ansible.builtin.copy": {"content": commands, "dest": f"{self.folder}/commands.json", "mode": "0644"}},
             **settings,
         )
@@ -105,8 +105,6 @@ class Role:
         """The commands of the units, as systemd would start them, in the order of the role."""
         here = {
             "%d": str(self.credentials),
-            "/etc/prometheus/prometheus.yml": f"{self.folder}/prometheus.yml",
-            "/etc/prometheus/alertmanager.yml": f"{self.folder}/alertmanager.yml",
             "/var/lib/prometheus": f"{self.folder}/data",
         }
         found = []
@@ -118,7 +116,6 @@ class Role:
 
     def start(self) -> list[subprocess.Popen[bytes]]:
         """Start what the units would."""
-        (self.folder / "alertmanager.yml").write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
         environment = {**os.environ, "DATA_SOURCE_NAME": "postgresql://nobody@127.0.0.1:1/none?sslmode=disable"}
         with (self.folder / "log").open("ab") as log:
             return [subprocess.Popen(command, stdout=log, stderr=log, env=environment) for command in self.commands()]
