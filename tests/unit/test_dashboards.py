@@ -14,6 +14,7 @@ from tests.unit.test_runbook import SECTIONS
 from tools.dashboards.__main__ import files
 from tools.dashboards.build import SOURCE as BUILT_FOR
 from tools.dashboards.pages import PAGES, homes
+from tools.dashboards.pictures import with_unit
 from tools.metrics import known
 
 UNITS = {"s", "ms", "h", "bytes", "Bps", "cps", "ops", "reqps", "percent", "percentunit", "short", "bool"}
@@ -204,3 +205,26 @@ GOOD = render("slo")
 )
 def test_a_bad_dashboard_is_told(broken: str, said: str) -> None:
     assert said in "; ".join(faults(broken))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.0125, "s", "12.5 ms"),
+        (301, "s", "301 s"),
+        (57410, "s", "15.95 h"),
+        (0.0000085, "s", "8.5 µs"),
+        (262144, "bytes", "256 KiB"),
+        (1500, "Bps", "1.5 kB/s"),
+        (0.999, "percentunit", "99.9 %"),
+        (80, "percent", "80 %"),
+        (0, "cps", "0 /s"),
+        (1200, "short", "1.2 k"),
+    ],
+)
+def test_a_picture_has_values_as_people_read_them(value: float, unit: str, shown: str) -> None:
+    assert with_unit(value, unit) == shown
+
+
+def test_a_picture_knows_every_unit() -> None:
+    assert all(with_unit(1, unit) for unit in UNITS)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log2
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,6 +21,7 @@ import matplotlib as mpl
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from roles.monitoring.files.dashboard_check import expressions
 
 from tools.dashboards.page import Limit, Page, Panel, Query
@@ -28,7 +30,23 @@ from tools.dashboards.pages import PAGES
 _LABEL = "drawn from a running stack's Prometheus, not by Grafana"
 _COLUMNS, _PER_COLUMN, _PER_LINE = 24, 0.5, 0.26
 _POINTS = 120
-_WORDS = {"cps": "a second", "ops": "a second", "reqps": "a second", "percentunit": "share", "bool": "0 or 1"}
+_BINARY = ("", "Ki", "Mi", "Gi", "Ti")
+_DECIMAL = ("", "k", "M", "G", "T")
+_UNITS: Mapping[str, tuple[str, int, Sequence[str]]] = {
+    "bytes": ("B", 1024, _BINARY),
+    "Bps": ("B/s", 1000, _DECIMAL),
+    "cps": ("/s", 1000, _DECIMAL),
+    "ops": ("ops/s", 1000, _DECIMAL),
+    "reqps": ("req/s", 1000, _DECIMAL),
+    "short": ("", 1000, _DECIMAL),
+    "ms": ("ms", 1000, ("",)),
+    "us": ("µs", 1000, ("",)),
+    "s": ("s", 1000, ("",)),
+    "h": ("h", 1000, ("",)),
+    "percent": ("%", 1000, ("",)),
+    "bool": ("", 1000, ("",)),
+}
+"""Of each of Grafana's units that is used: how it is written, and what a larger one is called after so many."""
 _SERIES = 12
 """Series of a panel that are named; more are drawn without a name."""
 
@@ -75,6 +93,23 @@ def _named(legend: str, labels: Mapping[str, str]) -> str:
     return legend or "value"
 
 
+def with_unit(value: float, unit: str) -> str:
+    """`value` as people read it: 0.0125 ``s`` is 12.5 ms, 262144 ``bytes`` are 256 KiB."""
+    if unit == "percentunit":
+        value, unit = value * 100, "percent"
+    if unit == "s" and 0 < abs(value) < 1:
+        value, unit = value * 1000, "ms"
+    if unit == "s" and abs(value) >= 7200:
+        value, unit = value / 3600, "h"
+    if unit == "ms" and 0 < abs(value) < 1:
+        value, unit = value * 1000, "us"
+    written, step, larger = _UNITS[unit]
+    power = 0
+    while abs(value) >= step and power < len(larger) - 1:
+        value, power = value / step, power + 1
+    return f"{value:,.4g} {larger[power]}{written}".rstrip()
+
+
 def draw(page: Page, data: Data) -> Figure:
     """One page."""
     heights = [_height(row.panels) for row in page.rows]
@@ -113,10 +148,9 @@ def _row(figure: Figure, panels: Sequence[Panel], at: tuple[float, float], data:
     top, lines = at
     for panel, left, below in _placed(panels):
         bottom = 1 - (top + below + _size(panel) - 1.6) / lines
-        width = (panel.width - 1.2) / _COLUMNS
-        axes = figure.add_axes(((left + 0.9) / _COLUMNS, bottom, width, (_size(panel) - 2.9) / lines))
-        unit = "" if panel.unit == "short" else f" ({_WORDS.get(panel.unit, panel.unit)})"
-        axes.set_title(panel.title + unit, fontsize=8, loc="left")
+        width = (panel.width - 1.7) / _COLUMNS
+        axes = figure.add_axes(((left + 1.3) / _COLUMNS, bottom, width, (_size(panel) - 2.9) / lines))
+        axes.set_title(panel.title, fontsize=8, loc="left")
         if panel.kind == "stat":
             _stat(axes, panel, data.of(panel))
         else:
@@ -127,7 +161,11 @@ def _stat(axes: Axes, panel: Panel, series: Series) -> None:
     axes.axis("off")
     states = dict(panel.states)
     shown = [
-        (name, states.get(points[-1][1], f"{points[-1][1]:,.4g}"), points[-1][1] in panel.bad if states else False)
+        (
+            name,
+            states.get(points[-1][1], with_unit(points[-1][1], panel.unit)),
+            points[-1][1] in panel.bad if states else False,
+        )
         for name, points in series
         if points
     ]
@@ -137,8 +175,12 @@ def _stat(axes: Axes, panel: Panel, series: Series) -> None:
     columns = -(-len(shown) // rows) or 1
     for index, (name, value, bad) in enumerate(shown):
         at = (index // rows) / columns, 0.85 - (index % rows) / rows
-        axes.text(*at, f"{value}", fontsize=9, weight="bold", color="tab:red" if bad else "tab:green", va="center")
-        axes.text(at[0] + 0.42 / columns, at[1], name[:26], fontsize=6.5, va="center")
+        shown_value = axes.text(
+            *at, value, fontsize=9, weight="bold", color="tab:red" if bad else "tab:green", va="center"
+        )
+        axes.annotate(
+            name[:20], (1, 0.5), (4, 0), shown_value, textcoords="offset points", fontsize=6.5, va="center"
+        )  # behind the value
 
 
 def _lines(axes: Axes, panel: Panel, data: Data) -> None:
@@ -148,13 +190,20 @@ def _lines(axes: Axes, panel: Panel, data: Data) -> None:
         axes.plot(times, values, linewidth=0.9, label=name if number < _SERIES else None)
     if panel.limit is not None:
         level = data.limit(panel.limit)
-        axes.axhline(level, color="tab:red", linewidth=0.8, linestyle="--", label=f"limit {level:g}")
+        axes.axhline(
+            level, color="tab:red", linewidth=0.8, linestyle="--", label=f"limit {with_unit(level, panel.unit)}"
+        )
     if series:
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.legend(fontsize=5.5, ncols=2, loc="upper left", framealpha=0.6)
     else:
         axes.text(0.5, 0.5, "no data", fontsize=9, color="grey", transform=axes.transAxes, ha="center")
+        axes.set(xticks=[], yticks=[])
     axes.tick_params(labelsize=6)
+    if panel.unit == "bytes" and series:
+        axes.yaxis.set_major_locator(MultipleLocator(2 ** round(log2(max(axes.get_ylim()[1], 8) / 6))))
+    axes.yaxis.set_major_formatter(lambda value, _: with_unit(value, panel.unit))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} min")
     axes.grid(visible=True, linewidth=0.3)
 
 
