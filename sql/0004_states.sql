@@ -122,13 +122,12 @@ CREATE TABLE telegram.forwarding_rules (
 );
 
 -- Row ids of the legacy tables (uuid or number, as text) that clients may still hold. Merged duplicates: several to one.
--- `created_at` is the legacy row's: of duplicates the last one counts. `checksum` is that of the row as it was taken over.
+-- `created_at` is the legacy row's: of duplicates the last one counts.
 CREATE TABLE telegram.legacy_ids (
   legacy_id text PRIMARY KEY,
   channel_id bigint NOT NULL,
   message_id bigint NOT NULL,
-  created_at timestamptz NOT NULL DEFAULT now(),
-  checksum bigint
+  created_at timestamptz NOT NULL DEFAULT now()
 );
 
 -- Which host may use a session, where several have it.

@@ -1,7 +1,6 @@
 -- Engine: all. Runs in a transaction. Takes over rows of the legacy tables, of whichever shape: see docs/database.md.
 
--- A row of the legacy table as it is found there; ids as text, because the shapes have them in several types. `checksum` is
--- that of the whole row as the source has it, or NULL.
+-- A row of the legacy table as it is found there; ids as text, because the shapes have them in several types.
 CREATE TYPE telegram.legacy_row AS (
   legacy_id text,
   channel_id text,
@@ -24,17 +23,18 @@ CREATE TYPE telegram.legacy_row AS (
   metadata jsonb,
   created_at timestamptz,
   updated_at timestamptz,
-  deleted_at timestamptz,
-  checksum bigint
+  deleted_at timestamptz
 );
 
 -- Which windows of which legacy table are here: module `message_copy` writes a row together with its window. `checksum` is
--- that of the source's rows, so that a window that has changed there since is known.
+-- that of the source's rows together, so that a window that has changed there since is known, and `row_checksums` those of each
+-- row that was taken over, so that of such a window only what has changed is read.
 CREATE TABLE telegram.copied_windows (
   source text NOT NULL,
   window_start text NOT NULL,
   rows bigint NOT NULL,
   checksum text NOT NULL,
+  row_checksums bigint[] NOT NULL DEFAULT '{}',
   copied_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (source, window_start)
 );
@@ -60,14 +60,12 @@ AS $$ SELECT '{processed_by,processed_at,signal_asset,error,reason,ignored}'::te
 CREATE FUNCTION telegram.legacy_media(media_type text, refs jsonb, photo jsonb) RETURNS jsonb
 LANGUAGE sql
 IMMUTABLE
-SET search_path = pg_catalog
 AS $$
-  SELECT jsonb_strip_nulls(jsonb_build_object(
+  SELECT CASE WHEN media_type IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object(
     'type', media_type,
     'id', CASE WHEN photo ->> 'photoId' ~ '^-?[0-9]{1,18}$' THEN (photo ->> 'photoId')::bigint END,
     'access_hash', CASE WHEN photo ->> 'accessHash' ~ '^-?[0-9]{1,18}$' THEN (photo ->> 'accessHash')::bigint END
-  )) || CASE WHEN jsonb_typeof(refs) = 'array' AND refs <> '[]' THEN jsonb_build_object('refs', refs) ELSE '{}' END
-  WHERE media_type IS NOT NULL
+  )) || CASE WHEN jsonb_typeof(refs) = 'array' AND refs <> '[]' THEN jsonb_build_object('refs', refs) ELSE '{}' END END
 $$;
 
 -- Of a message's legacy rows the one made last counts: whether this one is made no earlier than those that are known.
@@ -82,10 +80,9 @@ AS $$
   ), true)
 $$;
 
--- Reads rows of the caller's `legacy_rows` into its temporary table `legacy_read`: key, date and content as they are here, and
--- why a row can be no message. `which`: 'all', 'changed' are those that are not here as the source has them, 'unchanged' the
--- others.
-CREATE FUNCTION telegram.read_legacy_rows(which text) RETURNS void
+-- Reads the caller's `legacy_rows` into its temporary table `legacy_read`: key, date and content as they are here, and why a
+-- row can be no message.
+CREATE FUNCTION telegram.read_legacy_rows() RETURNS void
 LANGUAGE plpgsql
 VOLATILE
 SET search_path = pg_catalog
@@ -117,10 +114,7 @@ BEGIN
       telegram.legacy_channel(r.channel_id) AS channel,
       CASE WHEN r.message_id ~ '^[1-9][0-9]{0,9}$' AND r.message_id::bigint < 2147483648 THEN r.message_id::bigint END AS message,
       coalesce(r.telegram_date, r.received_at, r.created_at) AS date
-  ) AS k
-  WHERE which = 'all' OR (which = 'unchanged') = EXISTS (
-    SELECT FROM telegram.legacy_ids AS l WHERE l.legacy_id = r.legacy_id AND l.checksum = r.checksum
-  );
+  ) AS k;
 END
 $$;
 
@@ -147,14 +141,15 @@ BEGIN
   WITH newest AS (
     SELECT DISTINCT ON (channel, message) *, min(telegram_date) OVER (PARTITION BY channel, message) AS said
     FROM pg_temp.legacy_read ORDER BY channel, message, made_at DESC, legacy_id DESC
-  ), facts AS (
+  ), facts AS ( -- of those that are there more than once
     SELECT r.channel, r.message, jsonb_object_agg(e.key, e.value ORDER BY r.made_at, r.legacy_id) AS facts
-    FROM pg_temp.legacy_read AS r CROSS JOIN LATERAL jsonb_each(r.facts) AS e (key, value)
-    WHERE e.key <> ALL (telegram.legacy_consumer_keys() || '{linkPreview}')
+    FROM (SELECT channel, message FROM pg_temp.legacy_read GROUP BY channel, message HAVING count(*) > 1) AS d
+    JOIN pg_temp.legacy_read AS r ON r.channel = d.channel AND r.message = d.message
+    CROSS JOIN LATERAL jsonb_each(r.facts) AS e (key, value)
     GROUP BY r.channel, r.message
   ), seen AS MATERIALIZED ( -- or `leads` is looked up for each of its uses
     SELECT
-      n.*, coalesce(f.facts, '{}') AS merged, k.version AS known,
+      n.*, coalesce(f.facts, n.facts) - (telegram.legacy_consumer_keys() || '{linkPreview}') AS merged, k.version AS known,
       k.version IS NULL OR telegram.legacy_row_leads(n.channel, n.message, n.made_at, n.legacy_id) AS leads,
       coalesce(k.message_date, n.said, n.date) AS first_date
     FROM newest AS n
@@ -201,7 +196,7 @@ END
 $$;
 
 -- Takes over what is in the caller's temporary table `legacy_rows` (`CREATE TEMP TABLE legacy_rows OF telegram.legacy_row`):
--- any row any number of times, duplicates in any windows; a row that is here as its checksum says is passed over. Windows may come in any order; only where two older duplicates fill
+-- any row any number of times, duplicates in any windows. Windows may come in any order; only where two older duplicates fill
 -- a key of `metadata` differently, and the newest does not, the one that came first stays.
 --
 -- Of duplicates the row made last gives text and media; metadata is merged; deleted once is deleted. Processed is what
@@ -225,13 +220,13 @@ AS $$
 DECLARE
   consumer_name CONSTANT text := telegram.setting('status_consumer');
 BEGIN
-  PERFORM telegram.read_legacy_rows('changed');
+  PERFORM telegram.read_legacy_rows();
 
   SELECT count(*), count(*) FILTER (WHERE telegram_date IS NULL AND refusal IS NULL) INTO given, undated FROM pg_temp.legacy_read;
 
   INSERT INTO telegram.quarantine (origin, reason, channel_id, message_id, payload)
   SELECT DISTINCT ON (r.legacy_id) origin_name, r.refusal, r.channel_id, r.message_id,
-    to_jsonb(r) - '{checksum,channel,message,date,made_at,content,media,facts,refusal}'::text[]
+    to_jsonb(r) - '{channel,message,date,made_at,content,media,facts,refusal}'::text[]
   FROM pg_temp.legacy_read AS r
   WHERE r.refusal IS NOT NULL AND NOT EXISTS (
     SELECT FROM telegram.quarantine AS q WHERE q.origin = origin_name AND q.payload ->> 'legacy_id' = r.legacy_id
@@ -242,10 +237,9 @@ BEGIN
   PERFORM telegram.lock_channels(ARRAY(SELECT DISTINCT channel FROM pg_temp.legacy_read));
   written := telegram.adopt_legacy_contents();
 
-  UPDATE telegram.legacy_ids AS l SET checksum = r.checksum FROM pg_temp.legacy_read AS r WHERE l.legacy_id = r.legacy_id;
   WITH fresh AS (
-    INSERT INTO telegram.legacy_ids AS l (legacy_id, channel_id, message_id, created_at, checksum)
-    SELECT DISTINCT ON (legacy_id) legacy_id, channel, message, made_at, checksum FROM pg_temp.legacy_read ORDER BY legacy_id
+    INSERT INTO telegram.legacy_ids AS l (legacy_id, channel_id, message_id, created_at)
+    SELECT DISTINCT ON (legacy_id) legacy_id, channel, message, made_at FROM pg_temp.legacy_read ORDER BY legacy_id
     ON CONFLICT (legacy_id) DO NOTHING
     RETURNING l.channel_id, l.message_id
   ), keys AS (

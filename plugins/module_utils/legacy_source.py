@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 ROWS_PER_WINDOW = 10_000
 """Of a plain table as many numbers; of a hypertable as many rows at most, where they do not all come in one minute."""
@@ -18,7 +18,7 @@ _TIMES = (
     "reprocessed_at", "created_at", "updated_at", "deleted_at",
 )  # fmt: skip
 _DOCUMENTS = ("media_refs", "metadata")
-# In the order of the type telegram.legacy_row, before its checksum.
+# In the order of the type telegram.legacy_row.
 COLUMNS = (
     "id", "channel_id", "message_id", "thread_id", "source", "message_type", "text", "caption", "media_type",
     "media_refs", "status", "received_at", "telegram_date", "published_at", "failed_at", "queued_at",
@@ -71,19 +71,28 @@ class Shape:
             " GROUP BY length, date_trunc(length, at) ORDER BY date_trunc(length, at)"
         )
 
-    def rows(self, start: str) -> str:
-        """A query of the rows of the window that is named `start`, one of `windows`."""
+    def rows(self, start: str, only: Collection[int] | None = None) -> str:
+        """A query of the rows of the window named `start`, one of `windows`; `only` those with such checksums."""
+        where = self._within(start)
+        if only is not None:
+            where += f" AND {_CHECKSUM} = ANY ('{{{','.join(str(each) for each in only)}}}'::bigint[])"
+        return f"SELECT {self.selected} FROM {self.table} AS r WHERE {where}"  # noqa: S608 - as above
+
+    def checksums(self, start: str) -> str:
+        """A query of the checksums of the rows of a window."""
+        return f"SELECT {_CHECKSUM} FROM {self.table} AS r WHERE {self._within(start)}"  # noqa: S608 - as above
+
+    def _within(self, start: str) -> str:
         if self.divider == "id":
             low = f"{int(start)} * {ROWS_PER_WINDOW}::bigint"
-            where = f"r.id >= {low} AND r.id < {low} + {ROWS_PER_WINDOW}"
-        else:  # the last condition alone would be right, and read the whole table; infinity has no day behind it
-            length, time = start.split(" ", 1)
-            begin = f"'{time}'::{self.divider}"
-            where = (
-                f"r.created_at >= {begin} AND r.created_at <= {begin} + interval '1 {length}'"
-                f" AND date_trunc('{length}', r.created_at) = {begin}"
-            )
-        return f"SELECT {self.selected}, {_CHECKSUM} FROM {self.table} AS r WHERE {where}"  # noqa: S608 - as above
+            return f"r.id >= {low} AND r.id < {low} + {ROWS_PER_WINDOW}"
+        # The last condition alone would be right, and read the whole table; infinity has no day behind it.
+        length, time = start.split(" ", 1)
+        begin = f"'{time}'::{self.divider}"
+        return (
+            f"r.created_at >= {begin} AND r.created_at <= {begin} + interval '1 {length}'"
+            f" AND date_trunc('{length}', r.created_at) = {begin}"
+        )
 
 
 def source_connection_argument_spec() -> dict[str, dict[str, Any]]:

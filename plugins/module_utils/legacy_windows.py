@@ -24,7 +24,7 @@ with contextlib.suppress(ImportError):  # connect() says it
     from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from ansible.module_utils.basic import AnsibleModule
@@ -80,9 +80,16 @@ class LegacyTable:
         """All windows in their order."""
         return [Window(*found) for found in self._source.execute(self.shape.windows.encode())]
 
-    def bring(self, window: Window, target: psycopg.Connection[Any]) -> None:
-        """Put the window's rows into `legacy_rows` of `target`, in a transaction there. Raises psycopg.Error."""
-        query = self.shape.rows(window.start)
+    def checksums(self, window: Window) -> list[int]:
+        """Those of the window's rows. Raises psycopg.Error."""
+        return [checksum for (checksum,) in self._source.execute(self.shape.checksums(window.start).encode())]
+
+    def bring(self, window: Window, target: psycopg.Connection[Any], only: Collection[int] | None = None) -> None:
+        """Put the window's rows, or `only` those with such checksums, into `legacy_rows` of `target`, in a transaction.
+
+        Raises psycopg.Error.
+        """
+        query = self.shape.rows(window.start, only)
         with (
             self._source.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as given,
             target.cursor().copy(b"COPY legacy_rows FROM STDIN") as taken,
@@ -109,6 +116,13 @@ def copied(table: LegacyTable, target: psycopg.Connection[Any]) -> dict[str, str
     """Checksums of the windows that were copied, by the name of the window. Raises psycopg.Error."""
     query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s"
     return dict(target.execute(query, [table.name]).fetchall())
+
+
+def copied_rows(table: LegacyTable, window: Window, target: psycopg.Connection[Any]) -> set[int]:
+    """Checksums of the rows of a window as they were copied. Raises psycopg.Error."""
+    query = "SELECT row_checksums FROM telegram.copied_windows WHERE source = %s AND window_start = %s"
+    (found,) = target.execute(query, [table.name, window.start]).fetchone() or ([],)
+    return set(found)
 
 
 def differing(table: LegacyTable, target: psycopg.Connection[Any]) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ description:
     which was killed goes on with the next window.
   - One run works for about O(seconds), so that nothing depends on one long connection and each run can tell how far
     it is. Run it again until RV(complete).
-  - A further run finds the windows that have changed at the source by checksums of the source's rows, reads them
-    again, and takes over the rows that have changed. To copy a window twice changes nothing. So this is the delta pass
+  - A further run finds the windows that have changed at the source by checksums of the source's rows, and of those
+    reads and takes over the rows that have changed. To copy a window twice changes nothing. So this is the delta pass
     too.
   - The source is read in read-only transactions, one window each, and nothing in it is changed or locked.
 options:
@@ -128,6 +128,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legac
     Window,
     begun_within,
     copied,
+    copied_rows,
     differing,
     prepare,
     verdict,
@@ -146,9 +147,10 @@ LOCK = 1668246648
 """Of the advisory locks of the stack's database: who copies."""
 
 _RECORD = (
-    "INSERT INTO telegram.copied_windows (source, window_start, rows, checksum) VALUES (%s, %s, %s, %s)"
+    "INSERT INTO telegram.copied_windows (source, window_start, rows, checksum, row_checksums)"
+    " VALUES (%s, %s, %s, %s, %s)"
     " ON CONFLICT (source, window_start) DO UPDATE SET rows = excluded.rows, checksum = excluded.checksum,"
-    " copied_at = now()"
+    " row_checksums = excluded.row_checksums, copied_at = now()"
 )
 _FORGET = "DELETE FROM telegram.copied_windows WHERE source = %s AND window_start <> ALL (%s)"
 _ANALYSE = "ANALYZE telegram.message_keys, telegram.processing, telegram.legacy_ids"
@@ -208,22 +210,30 @@ class Copy:
 
     def _copy(self, window: Window) -> None:
         """One window and its record: both or neither."""
+        known = copied_rows(self._table, window, self._target)
         try:
             with self._target.transaction():
-                self._table.bring(window, self._target)
-                adopt = "SELECT * FROM telegram.adopt_legacy_rows(%s)"
-                counts = self._target.execute(adopt, [self._table.name]).fetchone()
-                found = differing(self._table, self._target) if self._params["verify"] else []
-                if found:
-                    raise LegacyError(verdict(found))
-                self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum])
+                with self._table.at_one_moment():
+                    found = self._table.checksums(window)
+                    changed = [checksum for checksum in found if checksum not in known]
+                    if changed:
+                        self._table.bring(window, self._target, changed if known else None)
+                if changed:
+                    self._adopt()
+                self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum, found])
         except psycopg.Error as error:
             raise LegacyError(
                 f"Window {window.start} of {self._table.name} was not copied: {server_words(error).rstrip('.')}. "
                 "What was copied before stays; mend the cause and run again."
             ) from error
+
+    def _adopt(self) -> None:
+        """Take over what was brought."""
+        counts = self._target.execute("SELECT * FROM telegram.adopt_legacy_rows(%s)", [self._table.name]).fetchone()
         for name, count in zip(COUNTS, counts or (), strict=True):
             self._counts[name] += count
+        if self._params["verify"] and (differences := differing(self._table, self._target)):
+            raise LegacyError(verdict(differences))
 
     def _told(self, windows: list[Window], waiting: list[Window], done: list[Window], seconds: float) -> dict[str, Any]:
         rows, needed, copied = (sum(window.rows for window in some) for some in (windows, waiting, done))

@@ -17,8 +17,8 @@ description:
     is right, too.
   - One run works for about O(seconds). Run it again with O(begin) set to RV(next_window) until RV(complete).
   - Messages are changed on neither side. Of a window that differs the record that it was copied is forgotten, and
-    the checksums of its rows, and the keys of messages that are not there, so that the next
-    M(tradingsystem.telegram_stack.message_copy) takes it again; in check mode not even that.
+    the keys of messages that are not there, so that the next M(tradingsystem.telegram_stack.message_copy) takes it
+    again; in check mode not even that.
 options:
   begin:
     description:
@@ -98,6 +98,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legac
     Window,
     begun_within,
     copied,
+    copied_rows,
     differing,
     prepare,
     verdict,
@@ -110,9 +111,6 @@ with contextlib.suppress(ImportError):  # connect() says it
 
 SHOWN = 100
 _FORGET = "DELETE FROM telegram.copied_windows WHERE source = %s AND window_start = %s"
-_FORGET_ROWS = (
-    "UPDATE telegram.legacy_ids AS l SET checksum = NULL FROM pg_temp.legacy_read AS r WHERE l.legacy_id = r.legacy_id"
-)
 # What a chunk that was lost has left: a message with a key counts as stored.
 _FORGET_KEYS = """
 DELETE FROM telegram.message_keys AS k USING pg_temp.legacy_read AS r
@@ -134,13 +132,12 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
         for window in begun_within(module.params["seconds"], windows):
             some = module.params["settled"] and as_copied.get(window.start) != window.checksum
             with target.transaction():
-                table.bring(window, target)
-                target.execute("SELECT telegram.read_legacy_rows(%s)", ["unchanged" if some else "all"])
+                table.bring(window, target, copied_rows(table, window, target) if some else None)
+                target.execute("SELECT telegram.read_legacy_rows()")
                 rows += _read(target)
                 found = differing(table, target)
                 if found and not module.check_mode:
                     target.execute(_FORGET, [table.name, window.start])
-                    target.execute(_FORGET_ROWS)
                     target.execute(_FORGET_KEYS)
             differences += found
             done += 1
