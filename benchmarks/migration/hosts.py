@@ -24,6 +24,7 @@ _HOME = "/opt/telegram-gateway"
 _OLD_PYTHON = f"{_HOME}/venv/current/bin/python"
 _WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 _LEDGER = "/opt/ledger"
+_OURS = "postgresql:///telegram_gateway?host=/run/postgresql&port=5434"
 _BACKUP = "var/backups/telegram-stack"
 _NEW_PYTHON = "/opt/telegram-stack/current/bin/python"
 _DATABASE = "postgresql://timescale:pass_timescale@127.0.0.1:5433/tradingsystem"
@@ -136,7 +137,8 @@ def compare(store: str, control: str, since: float) -> dict[str, Any]:
     """Telegram against what the `old` or the `new` store has, once they are the same: 5 minutes at most."""
     host, folder, python, given = {
         "old": (OLD, _HOME, _OLD_PYTHON, "--legacy postgresql:///tradingsystem?host=/run/postgresql&port=5433"),
-        "new": (NEW, _LEDGER, _NEW_PYTHON, "--ours postgresql:///telegram_gateway?host=/run/postgresql&port=5434"),
+        # The signals of the old consumer and of the new worker are in one view.
+        "new": (NEW, _LEDGER, _NEW_PYTHON, f"--ours {_OURS} --signals {_OURS}"),
     }[store]
     words = f"-m tests.legacy.ledger compare --control {control} --since {since} --within 300 --allow doubled"
     command = ["runuser", "-u", "postgres", "--", "env", "-C", folder, python, *words.split(), *given.split()]
