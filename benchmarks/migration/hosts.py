@@ -93,14 +93,14 @@ def unmake() -> None:
 
 
 def move_backup() -> None:
-    """Give the backup to a bare host, which takes the place of the new one in the inventory; that one is removed."""
+    """Give the backup to a bare host, which the inventory calls by the new one's name then; that one is removed."""
     demo_stack.targets("up", BARE, "--suite", "trixie")
     tool = f"{sys.executable} -m tools.targets exec"
     command = f"{tool} {NEW} tar -C / -cf - {_BACKUP} | {tool} {BARE} tar -C / -xf -"
     subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, check=True)
     demo_stack.targets("down", NEW)
-    inventory = json.loads(INVENTORY.read_text().replace(NEW, BARE))
-    inventory["all"]["hosts"][BARE] = json.loads(demo_stack.targets("inventory", BARE))[BARE]
+    inventory = json.loads(INVENTORY.read_text())
+    inventory["all"]["hosts"][NEW] = json.loads(demo_stack.targets("inventory", BARE))[BARE]
     INVENTORY.write_text(json.dumps(inventory, indent=1))
 
 

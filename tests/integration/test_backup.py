@@ -222,6 +222,9 @@ def test_a_set_that_is_not_there_names_those_that_are(stack: Stack) -> None:
         restoring.check(stack.settings, "nobody", "", None)
     with pytest.raises(BackupError, match="no backup set before 2020-01-01T00:00"):
         restoring.check(stack.settings, "latest", "2020-01-01T00:00", None)
+    another = replace(stack.settings, host="another")
+    with pytest.raises(BackupError, match=f"this host are: none. There are sets of {stack.settings.host}: name it in"):
+        restoring.check(another, "latest", "", None)
 
 
 def test_a_legacy_system_is_archived_and_read_back(stack: Stack) -> None:

@@ -87,6 +87,12 @@ class Restic:
         entries = [Snapshot(each["id"], each["time"], tuple(each.get("tags") or ())) for each in found]
         return sorted(entries, key=lambda entry: entry.time)
 
+    def hosts(self, tag: str) -> list[str]:
+        """All that have entries with `tag`."""
+        said = self._call("snapshots", "--json", f"--tag={tag}", what="listing backups")
+        found: list[dict[str, Any]] = parsed(said, what="restic") or []
+        return sorted({each["hostname"] for each in found})
+
     def dump(self, snapshot: Snapshot, path: Path) -> bytes:
         """The content of one file of an entry."""
         return self._call("dump", snapshot.id, str(path), what=f"reading {path} of backup {snapshot.id[:8]}")

@@ -69,6 +69,8 @@ def find(restic: Restic, wanted: str, before: str = "") -> Snapshot:
         fitting = [entry for entry in entries if entry.tag("name") == wanted]
     if not fitting:
         names = ", ".join(entry.tag("name") for entry in entries) or "none"
+        if not entries and (others := restic.hosts(TAG)):
+            names += f". There are sets of {', '.join(others)}: name it in the inventory as the host was named"
         what = f"before {before}" if before and wanted == "latest" else f"named {wanted}"
         raise BackupError(f"there is no backup set {what}; the sets of this host are: {names}")
     return fitting[-1]
