@@ -14,8 +14,8 @@ description:
     C(telegram.adopt_legacy_rows). Duplicates become one message, what is no message goes to C(telegram.quarantine)
     with the reason.
   - A window is 10,000 numbers of a plain table, or of a hypertable a day, an hour or a minute, so that it has 10,000
-    rows at most where that can be. It is committed together with its row in C(telegram.copied_windows), so that a copy
-    which was killed goes on with the next window.
+    rows at most where that can be. Windows are committed, as many as have 10,000 rows together, with their rows in
+    C(telegram.copied_windows), so that a copy which was killed goes on with the next one.
   - One run works for about O(seconds), so that nothing depends on one long connection and each run can tell how far
     it is. Run it again until RV(complete).
   - A further run finds the windows that have changed at the source by checksums of the source's rows, and of those
@@ -118,10 +118,14 @@ unread_columns:
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import source_argument_spec
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+    ROWS_PER_WINDOW,
+    source_argument_spec,
+)
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
     LegacyError,
     LegacyTable,
@@ -197,10 +201,10 @@ class Copy:
         begun = time.monotonic()
         done: list[Window] = []
         rows = analysed = 0
-        for window in begun_within(self._params["seconds"], waiting):
-            self._copy(window)
-            done.append(window)
-            rows += window.rows
+        left = begun_within(self._params["seconds"], waiting)
+        while batch := self._copy(left):
+            done += batch
+            rows += sum(window.rows for window in batch)
             if rows >= 2 * analysed:  # plans that were right for empty tables read them whole when they have grown
                 self._target.execute(_ANALYSE)
                 analysed = rows
@@ -208,24 +212,36 @@ class Copy:
                 time.sleep(max(0.0, begun + rows / self._params["rows_per_second"] - time.monotonic()))
         return done, time.monotonic() - begun
 
-    def _copy(self, window: Window) -> None:
-        """One window and its record: both or neither."""
-        known = copied_rows(self._table, window, self._target)
+    def _copy(self, left: Iterator[Window]) -> list[Window]:
+        """As many windows as bring rows enough for one statement to be worth it, with their records: all or none."""
+        batch: list[Window] = []
+        brought = 0
         try:
             with self._target.transaction():
-                with self._table.at_one_moment():
-                    found = self._table.checksums(window)
-                    changed = [checksum for checksum in found if checksum not in known]
-                    if changed:
-                        self._table.bring(window, self._target, changed if known else None)
-                if changed:
+                for window in left:
+                    batch.append(window)
+                    brought += self._bring(window)
+                    if brought >= ROWS_PER_WINDOW:
+                        break
+                if brought:
                     self._adopt()
-                self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum, found])
         except psycopg.Error as error:
             raise LegacyError(
-                f"Window {window.start} of {self._table.name} was not copied: {server_words(error).rstrip('.')}. "
-                "What was copied before stays; mend the cause and run again."
+                f"Windows {batch[0].start} to {batch[-1].start} of {self._table.name} were not copied: "
+                f"{server_words(error).rstrip('.')}. What was copied before stays; mend the cause and run again."
             ) from error
+        return batch
+
+    def _bring(self, window: Window) -> int:
+        """Bring the rows that have changed, and note that the window is here; how many rows."""
+        known = copied_rows(self._table, window, self._target)
+        with self._table.at_one_moment():
+            found = self._table.checksums(window)
+            changed = [checksum for checksum in found if checksum not in known]
+            if changed:
+                self._table.bring(window, self._target, changed if known else None)
+        self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum, found])
+        return len(changed)
 
     def _adopt(self) -> None:
         """Take over what was brought."""

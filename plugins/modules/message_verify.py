@@ -88,10 +88,14 @@ differences:
 """
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import source_argument_spec
+from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+    ROWS_PER_WINDOW,
+    source_argument_spec,
+)
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
     LegacyError,
     LegacyTable,
@@ -110,7 +114,7 @@ with contextlib.suppress(ImportError):  # connect() says it
     import psycopg
 
 SHOWN = 100
-_FORGET = "DELETE FROM telegram.copied_windows WHERE source = %s AND window_start = %s"
+_FORGET = "DELETE FROM telegram.copied_windows WHERE source = %s AND window_start = ANY (%s)"
 # What a chunk that was lost has left: a message with a key counts as stored.
 _FORGET_KEYS = """
 DELETE FROM telegram.message_keys AS k USING pg_temp.legacy_read AS r
@@ -126,23 +130,35 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
     prepare(target)
     with table.at_one_moment():
         windows = _from(table.windows(), module.params["begin"])
-        as_copied = copied(table, target)
+        as_copied, settled = copied(table, target), module.params["settled"]
         differences: list[dict[str, Any]] = []
         rows = done = 0
-        for window in begun_within(module.params["seconds"], windows):
-            some = module.params["settled"] and as_copied.get(window.start) != window.checksum
+        left = begun_within(module.params["seconds"], windows)
+        while batch := _next(left):
             with target.transaction():
-                table.bring(window, target, copied_rows(table, window, target) if some else None)
+                for window in batch:
+                    changed = settled and as_copied.get(window.start) != window.checksum
+                    table.bring(window, target, copied_rows(table, window, target) if changed else None)
                 target.execute("SELECT telegram.read_legacy_rows()")
                 rows += _read(target)
                 found = differing(table, target)
                 if found and not module.check_mode:
-                    target.execute(_FORGET, [table.name, window.start])
+                    target.execute(_FORGET, [table.name, [window.start for window in batch]])
                     target.execute(_FORGET_KEYS)
             differences += found
-            done += 1
+            done += len(batch)
     told: dict[str, Any] = {"complete": done == len(windows), "rows": rows, "differences": differences}
     return told if told["complete"] else {**told, "next_window": windows[done].start}
+
+
+def _next(left: Iterator[Window]) -> list[Window]:
+    """As many windows as have rows enough for one statement to be worth it."""
+    batch: list[Window] = []
+    for window in left:
+        batch.append(window)
+        if sum(each.rows for each in batch) >= ROWS_PER_WINDOW:
+            break
+    return batch
 
 
 def _read(target: psycopg.Connection[Any]) -> int:

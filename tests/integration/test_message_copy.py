@@ -255,7 +255,7 @@ def test_a_window_that_cannot_be_taken_leaves_what_was_and_says_so(server: Postg
         connection.execute("ALTER TABLE telegram.processing ADD CONSTRAINT broken CHECK (message_id <> 14) NOT VALID")
         said = failure(copy(server))
         connection.execute("ALTER TABLE telegram.processing DROP CONSTRAINT broken")
-    assert "tradingsystem.telegram_gateway.messages was not copied" in said
+    assert "of tradingsystem.telegram_gateway.messages were not copied" in said
     assert "What was copied before stays" in said
     assert one(server, "SELECT text FROM telegram.messages WHERE message_id = 14") == ("text 14",)
     assert success(copy(server))["counts"]["written"] == 1
