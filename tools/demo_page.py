@@ -14,6 +14,8 @@ def addresses(host: str, secrets: str) -> str:
     api, token = f"http://{host}:4010", f"""awk '/api_token_read:/{{print "X-API-Key: " $2}}' {secrets}"""
     return f"""\
 Opens from this machine:
+  Console     {api}/
+              sign in with the token: awk '/api_token_admin:/{{print $2}}' {secrets}
   Prometheus  https://{host}:9090/ (alerts: /alerts), with a certificate of the stack's own
               user telegram_monitor, password: awk '/monitoring_web:/{{print $2}}' {secrets}
   RabbitMQ    http://{host}:15672/

@@ -103,7 +103,7 @@ def test_a_demo_that_is_well_is_only_looked_at(
     assert steps(None, "ok") == ["simulator 192.0.2.1", "health"]
     shown = capsys.readouterr().out
     assert "already there, up to date and well" in shown
-    assert all(text in shown for text in ("Redis primary", "https://192.0.2.11:9090/", "message 7 of channel -1001"))
+    assert all(text in shown for text in ("Redis primary", "http://192.0.2.11:4010/\n", "message 7 of channel -1001"))
 
 
 def test_a_demo_that_is_not_well_is_deployed_again_and_says_why(
