@@ -34,7 +34,7 @@ _TYPES = (
     " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"
 )
 
-KINDS = ("lacking", "differing", "undeleted", "unprocessed")
+_KINDS = ("lacking", "differing", "undeleted", "unprocessed")
 _COMPARE = """
 SELECT channel, coalesce(day::text, 'no day') AS day, rows, lacking, differing, undeleted, unprocessed
 FROM telegram.compare_legacy_rows(%s)
@@ -134,7 +134,7 @@ def differing(table: LegacyTable, target: psycopg.Connection[Any]) -> list[dict[
 
 def verdict(differences: list[dict[str, Any]]) -> str:
     """What is wrong, in a sentence."""
-    sums = {kind: sum(found[kind] for found in differences) for kind in KINDS}
+    sums = {kind: sum(found[kind] for found in differences) for kind in _KINDS}
     said = ", ".join(f"{count} {kind}" for kind, count in sums.items() if count)
     first = differences[0]
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.servers import ROOT
+from tests.integration.plays import play
 from tests.unit.dashboards import NAMES
 
 pytestmark = [
@@ -40,18 +39,7 @@ def deploy(tmp_path: Path) -> Deploy:
 
     def run(tasks: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         include = {"name": "tradingsystem.telegram_stack.monitoring", "tasks_from": tasks}
-        play = {"hosts": "localhost", "gather_facts": True, "tasks": [{"ansible.builtin.include_role": include}]}
-        (tmp_path / "play.yml").write_text(json.dumps([play]))  # which is YAML too
-        command = ["ansible-playbook", "-i", "localhost,", "-c", "local", str(tmp_path / "play.yml")]
-        return subprocess.run(
-            [*command, "-e", json.dumps(paths | settings)],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        return play(tmp_path, [{"ansible.builtin.include_role": include}], paths | settings)
 
     return run
 

@@ -19,7 +19,8 @@ import pytest
 import yaml
 from ansible_collections.tradingsystem.telegram_stack.plugins.filter.new_secret import new_secret
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.health_drivers import DRIVERS
-from tests.integration.servers import ROOT, free_port, wait_until
+from tests.integration.plays import play
+from tests.integration.servers import free_port, wait_until
 
 from telegram_stack.api.config import ComponentConfig
 from telegram_stack.console.components import beside
@@ -77,18 +78,7 @@ class Role:
             "telegram_secrets": {**SECRETS, "postgres_exporter": "p"},
             **{f"telegram_{name}_port": port for name, port in self.ports.items()},
         }
-        (self.folder / "settings.json").write_text(json.dumps(paths | settings))
-        (self.folder / "play.yml").write_text(json.dumps([{"hosts": "localhost", "tasks": tasks}]))  # which is YAML too
-        command = ["ansible-playbook", "-vvv", "-i", "localhost,", "-c", "local", str(self.folder / "play.yml")]
-        return subprocess.run(
-            [*command, "-e", f"@{self.folder}/settings.json"],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        return play(self.folder, list(tasks), paths | settings, "-vvv")
 
     def deploy(self, **settings: Any) -> subprocess.CompletedProcess[str]:
         """What a deployment writes, and the commands of its units as commands.json."""
