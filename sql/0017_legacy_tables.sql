@@ -10,7 +10,7 @@ CREATE TABLE telegram.legacy_documents (
   PRIMARY KEY (origin, legacy_key)
 );
 
--- Signals as the legacy consumer made them; `document` is the row as it was.
+-- Signals as the legacy consumer made them; `document` is the row as it was, `checksum` that of the row's text there.
 CREATE TABLE telegram.legacy_signals (
   origin text NOT NULL,
   legacy_id text NOT NULL,
@@ -30,6 +30,7 @@ CREATE TABLE telegram.legacy_signals (
   created_at timestamptz,
   updated_at timestamptz,
   document jsonb NOT NULL,
+  checksum bigint,
   PRIMARY KEY (origin, legacy_id)
 );
 
@@ -304,10 +305,11 @@ BEGIN
       telegram.legacy_number(r.document ->> 'target_final'), telegram.legacy_number(r.document ->> 'stop'),
       r.document ->> 'raw_message', r.document ->> 'source',
       coalesce(telegram.legacy_time(r.document ->> 'ts'), r.ingested_at, r.created_at),
-      r.ingested_at, r.created_at, telegram.legacy_time(r.document ->> 'updated_at'), r.document
+      r.ingested_at, r.created_at, telegram.legacy_time(r.document ->> 'updated_at'), r.document,
+      r.checksum
     FROM (
       SELECT
-        coalesce(document ->> 'id', md5(document::text)) AS legacy_id, document,
+        coalesce(document ->> 'id', md5(document::text)) AS legacy_id, document, checksum,
         telegram.legacy_time(document ->> 'ingested_at') AS ingested_at, telegram.legacy_time(document ->> 'created_at') AS created_at
       FROM pg_temp.legacy_given
       WHERE '__checkpoint__' IN (document ->> 'channel', document ->> 'asset', document ->> 'signal_type') IS NOT TRUE
@@ -323,7 +325,7 @@ BEGIN
       buy_max = excluded.buy_max, target_1 = excluded.target_1, target_2 = excluded.target_2, target_final = excluded.target_final,
       stop = excluded.stop, raw_message = excluded.raw_message, source = excluded.source, ts = excluded.ts,
       ingested_at = excluded.ingested_at, created_at = excluded.created_at, updated_at = excluded.updated_at,
-      document = excluded.document
+      document = excluded.document, checksum = excluded.checksum
     WHERE s.document <> excluded.document
     RETURNING s.xmax = 0 AS is_new
   )

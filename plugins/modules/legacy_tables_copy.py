@@ -88,7 +88,8 @@ present:
   sample: true
 counts:
   description:
-    - How many rows were given, are new here and were changed here.
+    - How many rows were given, are new here and were changed here. Of signals those that are here as they are there are
+      not given again.
     - C(quarantined) rows name no channel of Telegram (V(channels), V(forwarding_rules)); C(checkpoints) are rows in
       which the consumer kept its place (V(signals)).
   returned: when RV(present)
@@ -133,6 +134,13 @@ TABLES = {
 NEEDED = {"channels": "channel_id", "forwarding_rules": "id", "signals": "raw_message"}
 """A column without which a table is another one."""
 
+_KNOWN = "SELECT checksum FROM telegram.legacy_signals WHERE origin = %s AND checksum IS NOT NULL"
+_ROWS = """
+COPY (
+  SELECT to_jsonb(r), c.checksum FROM {table} AS r CROSS JOIN LATERAL (SELECT hashtextextended(r::text, 0) AS checksum) AS c
+  WHERE NOT EXISTS (SELECT FROM unnest({known}::bigint[]) AS k WHERE k = c.checksum)
+) TO STDOUT
+"""
 _COLUMNS = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
 
 
@@ -150,9 +158,11 @@ def copy(module: AnsibleModule, source: psycopg.Connection[Any], target: psycopg
         return {"changed": False, "present": False}
     target.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(module.params["owner"])))
     with target.transaction(force_rollback=module.check_mode):
-        target.execute("CREATE TEMP TABLE legacy_given (document jsonb) ON COMMIT DROP")
-        _bring(source, target, table)
-        cursor = target.execute(f"SELECT * FROM {FUNCTIONS[kind]}(%s)", [f"{source.info.dbname}.{table}"])  # noqa: S608
+        origin = f"{source.info.dbname}.{table}"
+        known = target.execute(_KNOWN, [origin]).fetchall() if kind == "signals" else []
+        target.execute("CREATE TEMP TABLE legacy_given (document jsonb, checksum bigint) ON COMMIT DROP")
+        _bring(source, target, table, [checksum for (checksum,) in known])
+        cursor = target.execute(f"SELECT * FROM {FUNCTIONS[kind]}(%s)", [origin])  # noqa: S608
         names = [column.name for column in cursor.description or ()]
         found = dict(zip(names, cursor.fetchone() or (), strict=True))
     return _told(found)
@@ -175,12 +185,12 @@ def _is_there(module: AnsibleModule, source: psycopg.Connection[Any], table: str
     return True
 
 
-def _bring(source: psycopg.Connection[Any], target: psycopg.Connection[Any], table: str) -> None:
-    """Each row as one document; the table is named as to_regclass has understood it."""
+def _bring(source: psycopg.Connection[Any], target: psycopg.Connection[Any], table: str, known: list[int]) -> None:
+    """Each row as one document, but for those whose checksum is `known`; the table is named as to_regclass has it."""
     (name,) = source.execute("SELECT to_regclass(%s)::text", [table]).fetchone() or ("",)
-    query = f"COPY (SELECT to_jsonb(r) FROM {name} AS r) TO STDOUT"  # noqa: S608 - the server's own words
+    query = sql.SQL(_ROWS).format(table=sql.SQL(name), known=sql.Literal(known))  # the name is the server's own words
     with (
-        source.cursor().copy(query.encode()) as given,
+        source.cursor().copy(query) as given,
         target.cursor().copy(b"COPY legacy_given FROM STDIN") as taken,
     ):
         for data in given:
