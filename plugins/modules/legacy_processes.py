@@ -123,6 +123,7 @@ stopped_at:
 import datetime
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -275,8 +276,8 @@ def driver(module: AnsibleModule, told: dict[str, Any]) -> Unit | Container | Co
 
 def stop(drivers: dict[str, Unit | Container | Commands], running: list[str], timeout: float) -> None:
     """Stop those that are `running` and wait until they are gone. Raises ProcessError."""
-    for name in running:
-        drivers[name].stop()
+    with ThreadPoolExecutor() as pool:  # nobody takes messages until the last one is gone
+        list(pool.map(lambda name: drivers[name].stop(), running))
     _wait(
         lambda: [name for name in running if drivers[name].read()["running"]],
         timeout,

@@ -10,33 +10,40 @@ module: legacy_tables_copy
 short_description: Copies channels, forwarding rules and signals of the legacy system
 version_added: 0.1.0
 description:
-  - Reads one of the smaller legacy tables, whatever its columns, and takes its rows over in one transaction.
+  - Reads the smaller legacy tables, whatever their columns, and takes the rows of each over in one transaction.
   - A further run takes what has changed at the source. What was changed here since stays as it is; where both sides
-    have changed, RV(kept) says so.
+    have changed, RV(tables[].kept) says so.
   - A channel or rule that the source has no more becomes inactive here. Nothing is deleted.
   - The source is read in a read-only session, and nothing in it is changed or locked.
 options:
-  kind:
+  tables:
     description:
-      - What the table holds.
-      - V(channels) go to the channel registry. Where none is active, the legacy gateway takes all; then all become
-        active.
-      - V(forwarding_rules) are kept as they are in C(telegram.forwarding_rules).
-      - V(signals) are kept whole in C(telegram.legacy_signals); the views C(tp_capital.tp_capital_signals) and
-        C(signals.tp_capital_signals) show them together with the stack's own.
-    type: str
+      - The tables, in the order in which they are taken over.
+    type: list
+    elements: dict
     required: true
-    choices: [channels, forwarding_rules, signals]
-  source_table:
-    description:
-      - The table, with its schema. By default C(telegram_gateway.channels), C(telegram_gateway.forwarding_rules) or
-        C(tp_capital.tp_capital_signals).
-    type: str
-  optional:
-    description:
-      - Whether the source may lack the table.
-    type: bool
-    default: false
+    suboptions:
+      kind:
+        description:
+          - What the table holds.
+          - V(channels) go to the channel registry. Where none is active, the legacy gateway takes all; then all become
+            active.
+          - V(forwarding_rules) are kept as they are in C(telegram.forwarding_rules).
+          - V(signals) are kept whole in C(telegram.legacy_signals); the views C(tp_capital.tp_capital_signals) and
+            C(signals.tp_capital_signals) show them together with the stack's own.
+        type: str
+        required: true
+        choices: [channels, forwarding_rules, signals]
+      name:
+        description:
+          - The table, with its schema. By default C(telegram_gateway.channels), C(telegram_gateway.forwarding_rules) or
+            C(tp_capital.tp_capital_signals).
+        type: str
+      optional:
+        description:
+          - Whether the source may lack the table.
+        type: bool
+        default: false
   owner:
     description:
       - Role that owns the schema and is worked as.
@@ -60,47 +67,54 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Take the channel registry over
+- name: Take the channel registry over, and forwarding rules where there are any
   tradingsystem.telegram_stack.legacy_tables_copy:
-    kind: channels
+    tables:
+      - kind: channels
+      - kind: forwarding_rules
+        optional: true
     source_host: 192.0.2.10
     source_port: 5433
     source_user: timescale
     source_password: "{{ legacy_database_password }}"
     source_db: tradingsystem
-  register: channels
-
-- name: Take forwarding rules over, where there are any
-  tradingsystem.telegram_stack.legacy_tables_copy:
-    kind: forwarding_rules
-    optional: true
-    source_host: 192.0.2.10
-    source_user: telegram
-    source_password: "{{ legacy_database_password }}"
-    source_db: telegram_gateway
+  register: copied
 """
 
 RETURN = r"""
-present:
-  description: Whether the source has the table.
+tables:
+  description: What became of each table, in the order in which they were given.
   returned: success
-  type: bool
-  sample: true
-counts:
-  description:
-    - How many rows were given, are new here and were changed here. Of signals those that are here as they are there are
-      not given again.
-    - C(quarantined) rows name no channel of Telegram (V(channels), V(forwarding_rules)); C(checkpoints) are rows in
-      which the consumer kept its place (V(signals)).
-  returned: when RV(present)
-  type: dict
-  sample: {given: 40, quarantined: 1, added: 39, changed: 0}
-kept:
-  description: Rows and their fields that were changed both there and here, and stay as they are here.
-  returned: when RV(present) and O(kind) is not V(signals)
   type: list
-  elements: str
-  sample: ["-1001234567890: label"]
+  elements: dict
+  contains:
+    kind:
+      description: What it holds.
+      type: str
+      sample: channels
+    present:
+      description: Whether the source has the table.
+      type: bool
+      sample: true
+    changed:
+      description: Whether anything here was, or would be, changed.
+      type: bool
+      sample: true
+    counts:
+      description:
+        - How many rows were given, are new here and were changed here. Of signals those that are here as they are there
+          are not given again.
+        - C(quarantined) rows name no channel of Telegram (V(channels), V(forwarding_rules)); C(checkpoints) are rows in
+          which the consumer kept its place (V(signals)).
+      returned: when RV(tables[].present)
+      type: dict
+      sample: {given: 40, quarantined: 1, added: 39, changed: 0}
+    kept:
+      description: Rows and their fields that were changed both there and here, and stay as they are here.
+      returned: for V(channels) and V(forwarding_rules) that are RV(tables[].present)
+      type: list
+      elements: str
+      sample: ["-1001234567890: label"]
 """
 
 import contextlib
@@ -149,14 +163,29 @@ class CopyError(Exception):
 
 
 def copy(module: AnsibleModule, source: psycopg.Connection[Any], target: psycopg.Connection[Any]) -> dict[str, Any]:
-    """Take the table over. Raises CopyError and psycopg.Error."""
-    kind = module.params["kind"]
-    table = module.params["source_table"] or TABLES[kind]
+    """Take the tables over. Raises CopyError."""
     source.execute("SET timezone = 'UTC'")
     source.execute("SET default_transaction_read_only = on")
-    if not _is_there(module, source, table, NEEDED[kind]):
-        return {"changed": False, "present": False}
     target.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(module.params["owner"])))
+    done: list[dict[str, Any]] = []
+    for table in module.params["tables"]:
+        try:
+            done.append({"kind": table["kind"], **_take(module, source, target, table)})
+        except psycopg.Error as error:
+            raise CopyError(
+                f"The {table['kind']} could not be copied: {server_words(error).rstrip('.')} ({error.sqlstate}). "
+                f"Copied before: {', '.join(one['kind'] for one in done) or 'nothing'}."
+            ) from error
+    return {"changed": any(one["changed"] for one in done), "tables": done}
+
+
+def _take(
+    module: AnsibleModule, source: psycopg.Connection[Any], target: psycopg.Connection[Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    kind = given["kind"]
+    table = given["name"] or TABLES[kind]
+    if not _is_there(source, table, given):
+        return {"changed": False, "present": False}
     with target.transaction(force_rollback=module.check_mode):
         origin = f"{source.info.dbname}.{table}"
         known = target.execute(_KNOWN, [origin]).fetchall() if kind == "signals" else []
@@ -168,19 +197,19 @@ def copy(module: AnsibleModule, source: psycopg.Connection[Any], target: psycopg
     return _told(found)
 
 
-def _is_there(module: AnsibleModule, source: psycopg.Connection[Any], table: str, needed: str) -> bool:
+def _is_there(source: psycopg.Connection[Any], table: str, given: dict[str, Any]) -> bool:
     columns = [name for (name,) in source.execute(_COLUMNS, [table])]
     if not columns:
-        if module.params["optional"]:
+        if given["optional"]:
             return False
         raise CopyError(
             f"There is no table {table} in database {source.info.dbname} that {source.info.user} may see. "
-            "Name it in source_table, with its schema, or say with optional that there may be none."
+            "Name it in tables, with its schema, or say with optional that there may be none."
         )
-    if needed not in columns:
+    if (needed := NEEDED[given["kind"]]) not in columns:
         raise CopyError(
-            f"{table} has no column {needed}: it holds no {module.params['kind'].replace('_', ' ')} of the legacy "
-            "system. Name the right one in source_table."
+            f"{table} has no column {needed}: it holds no {given['kind'].replace('_', ' ')} of the legacy "
+            "system. Name the right one in tables."
         )
     return True
 
@@ -213,9 +242,16 @@ def main() -> None:
             **connection_argument_spec(),
             **source_connection_argument_spec(),
             "owner": {"type": "str", "default": "telegram_owner"},
-            "kind": {"type": "str", "required": True, "choices": list(FUNCTIONS)},
-            "source_table": {"type": "str"},
-            "optional": {"type": "bool", "default": False},
+            "tables": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "kind": {"type": "str", "required": True, "choices": list(FUNCTIONS)},
+                    "name": {"type": "str"},
+                    "optional": {"type": "bool", "default": False},
+                },
+            },
         },
         supports_check_mode=True,
     )
@@ -225,10 +261,7 @@ def main() -> None:
     except (CopyError, Unreachable) as error:
         module.fail_json(msg=str(error))
     except psycopg.Error as error:
-        said = server_words(error).rstrip(".")
-        module.fail_json(
-            msg=f"The {module.params['kind']} could not be copied: {said} ({error.sqlstate}). Nothing was."
-        )
+        module.fail_json(msg=f"Nothing was copied: {server_words(error).rstrip('.')} ({error.sqlstate}).")
     module.exit_json(**result)
 
 

@@ -78,15 +78,20 @@ def target(server: Postgres) -> dict[str, Any]:
     return {"login_host": "127.0.0.1", "login_port": server.port, "login_password": server.password}
 
 
-def copy(server: Postgres, kind: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
+def copy(server: Postgres, kind: str, *, check: bool = False, **table: Any) -> dict[str, Any]:
+    """What the module says of one table, with what is said of the run."""
+    said = copy_all(server, [{"kind": kind, **table}], check=check)
+    return {**said, **said.get("tables", [{}])[0]}
+
+
+def copy_all(server: Postgres, tables: list[dict[str, Any]], *, check: bool = False) -> dict[str, Any]:
     there = {"source_host": "127.0.0.1", "source_port": server.port, "source_password": server.password}
     given = {
         **target(server),
         **there,
         "source_user": "postgres",
         "source_db": "tradingsystem",
-        "kind": kind,
-        **options,
+        "tables": tables,
     }
     return modules.run("legacy_tables_copy", given, check=check)
 
@@ -130,13 +135,13 @@ def test_where_no_channel_is_active_all_are_taken(server: Postgres) -> None:
         f" ('{FIRST}', 'one', false, '2026-01-02 03:04:05+00'), ('1000000001', 'again', false, NULL),"
         " ('sala', 'x', true, NULL)",
     )
-    said = success(copy(server, "channels", source_table="newer.channels"))
+    said = success(copy(server, "channels", name="newer.channels"))
     assert said["counts"]["quarantined"] == 1
     view = "SELECT channel_id, is_active FROM telegram_gateway.channels"
     assert here(server, view) == [(FIRST, True)]
-    assert success(copy(server, "channels", source_table="newer.channels"))["changed"] is False
+    assert success(copy(server, "channels", name="newer.channels"))["changed"] is False
     source(server, "UPDATE newer.channels SET is_active = true WHERE title = 'one'")
-    success(copy(server, "channels", source_table="newer.channels"))
+    success(copy(server, "channels", name="newer.channels"))
     assert here(server, view) == [(FIRST, True)]
 
 
@@ -171,12 +176,12 @@ def test_signals_of_both_systems_show_together(server: Postgres, table: str) -> 
         f" (1, 'sala', 'PETR4', 28.50, 30.20, 'ATIVO: PETR4', {ts}), (2, 'sala', 'VALE3', NULL, 60, 'x', {ts}),"
         f" (3, '__checkpoint__', NULL, NULL, NULL, '', {ts})",
     )
-    said = success(copy(server, "signals", source_table=table))
+    said = success(copy(server, "signals", name=table))
     assert said["counts"] == {"given": 3, "checkpoints": 1, "added": 2, "changed": 0}
-    again = success(copy(server, "signals", source_table=table))
+    again = success(copy(server, "signals", name=table))
     assert (again["changed"], again["counts"]["given"]) == (False, 1)  # the checkpoint: what is here is not read again
     source(server, f"UPDATE {table} SET stop = 27 WHERE id = 1")
-    changed = success(copy(server, "signals", source_table=table))
+    changed = success(copy(server, "signals", name=table))
     assert changed["counts"] == {"given": 2, "checkpoints": 1, "added": 0, "changed": 1}
     here(
         server,
@@ -199,17 +204,25 @@ def test_signals_of_both_systems_show_together(server: Postgres, table: str) -> 
         f"INSERT INTO {table} (id, channel, asset, raw_message, ts) VALUES"
         f" (4, '{FIRST}', 'ITUB4', 'ours', {ts}), (5, '{FIRST}', 'ITUB4', 'theirs', {ts})",
     )
-    assert success(copy(server, "signals", source_table=table))["counts"]["added"] == 1
+    assert success(copy(server, "signals", name=table))["counts"]["added"] == 1
     both = "SELECT raw_message FROM tp_capital.tp_capital_signals WHERE asset = 'ITUB4' ORDER BY 1"
     assert here(server, both) == [("ours",), ("theirs",)]
 
 
+def test_what_was_copied_before_a_table_that_fails_stays(server: Postgres) -> None:
+    source(server, f"INSERT INTO telegram_gateway.channels (channel_id, label) VALUES ({FIRST}, 'one')")
+    source(server, "CREATE VIEW tp_capital.broken AS SELECT 1 / (length('x') - 1) AS raw_message")
+    tables = [{"kind": "channels"}, {"kind": "signals", "name": "tp_capital.broken"}]
+    assert "division by zero (22012). Copied before: channels." in failure(copy_all(server, tables))
+    assert here(server, CHANNELS) == [(FIRST, "one", True)]
+
+
 def test_a_table_that_is_not_there_is_named_or_may_be_missing(server: Postgres) -> None:
-    nowhere: dict[str, Any] = {"source_table": "telegram_gateway.nothing"}
+    nowhere: dict[str, Any] = {"name": "telegram_gateway.nothing"}
     assert "There is no table telegram_gateway.nothing" in failure(copy(server, "channels", **nowhere))
     said = success(copy(server, "forwarding_rules", optional=True, **nowhere))
     assert (said["present"], said["changed"]) == (False, False)
-    assert "has no column raw_message" in failure(copy(server, "signals", source_table="telegram_gateway.channels"))
+    assert "has no column raw_message" in failure(copy(server, "signals", name="telegram_gateway.channels"))
 
 
 # The failure queue
