@@ -151,7 +151,8 @@ NEEDED = {"channels": "channel_id", "forwarding_rules": "id", "signals": "raw_me
 _KNOWN = "SELECT checksum FROM telegram.legacy_signals WHERE origin = %s AND checksum IS NOT NULL"
 _ROWS = """
 COPY (
-  SELECT to_jsonb(r), c.checksum FROM {table} AS r CROSS JOIN LATERAL (SELECT hashtextextended(r::text, 0) AS checksum) AS c
+  SELECT to_jsonb(r), c.checksum FROM {table} AS r
+  CROSS JOIN LATERAL (SELECT hashtextextended(r::text, 0) AS checksum) AS c
   WHERE NOT EXISTS (SELECT FROM unnest({known}::bigint[]) AS k WHERE k = c.checksum)
 ) TO STDOUT
 """
