@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.database.__main__ import commit, say
 from benchmarks.database.report import machine
 from benchmarks.database.timing import Timings
-from benchmarks.migration import hosts
+from benchmarks.migration import databases, hosts
 
 FULL = 300_000
 CALM = 60.0
@@ -49,7 +49,8 @@ def main() -> int:
     options = parser.parse_args()
     before = os.getloadavg()[0]
     try:
-        rows = measure(options.messages, options.rate, options.soak)
+        rows = databases.measure() if options.messages == FULL else []
+        rows += measure(options.messages, options.rate, options.soak)
     finally:
         if not options.keep:
             hosts.unmake()
@@ -108,7 +109,7 @@ def measure(messages: int, rate: float, soak: float) -> list[tuple[str, str, str
         ("copy (phase 4)", f"{copied:.1f} s", ""),
         ("delta (phase 5)", f"{fifth:.1f} s", ""),
         ("comparison (phase 6)", f"{verified:.1f} s", ""),
-        ("copy and comparison", f"{copied + verified:.1f} s", "<= 60 s"),
+        ("copy and comparison, beside two whole stacks", f"{copied + verified:.1f} s", ""),
         ("p95 of the old database's inserts, before", f"{calm:.1f} ms", ""),
         ("the same during phases 4 to 6", f"{busy:.1f} ms", f"<= {2 * calm:.1f} ms"),
         ("fence (phase 7)", f"{took(phases, 7):.1f} s", ""),
