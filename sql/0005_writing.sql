@@ -25,6 +25,14 @@ AS $$
   FROM (SELECT DISTINCT hashint8(channel_id) AS hash FROM unnest(channel_ids) AS channel_id ORDER BY hash) AS hashes
 $$;
 
+-- What must not come back from Telegram's history, the queue or an import. `message_id` 0: the channel up to that time.
+CREATE TABLE telegram.erased (
+  channel_id bigint NOT NULL,
+  message_id bigint NOT NULL,
+  erased_at timestamptz NOT NULL,
+  PRIMARY KEY (channel_id, message_id)
+);
+
 -- An array a column, in any order, any key any number of times. The newest version of each message stays, whatever came first.
 CREATE FUNCTION telegram.bulk_upsert_messages(
   channel_ids bigint[],
@@ -64,6 +72,12 @@ BEGIN
     ) AS e (
       channel_id, message_id, message_date, version, received_at, source, message_type, text, entities, sender_id,
       reply_to, forward, grouped_id, topic_id, media, link_preview, edit_date, metadata
+    )
+    WHERE NOT EXISTS (
+      SELECT FROM telegram.erased AS x WHERE x.channel_id = e.channel_id AND x.message_id = e.message_id
+    ) AND NOT EXISTS (
+      SELECT FROM telegram.erased AS x
+      WHERE x.channel_id = e.channel_id AND x.message_id = 0 AND e.message_date <= x.erased_at
     )
     ORDER BY channel_id, message_id, version DESC
   ), newer AS (

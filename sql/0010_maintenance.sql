@@ -26,6 +26,8 @@ BEGIN
     DELETE FROM telegram.processing AS p USING gone AS g WHERE p.channel_id = g.channel_id AND p.message_id = g.message_id
   ), searched AS (
     DELETE FROM telegram.message_search AS s USING gone AS g WHERE s.channel_id = g.channel_id AND s.message_id = g.message_id
+  ), replaced AS (
+    DELETE FROM telegram.message_history AS h USING gone AS g WHERE h.channel_id = g.channel_id AND h.message_id = g.message_id
   )
   DELETE FROM telegram.legacy_ids AS l USING gone AS g WHERE l.channel_id = g.channel_id AND l.message_id = g.message_id;
 
@@ -37,6 +39,7 @@ BEGIN
 END
 $$;
 
+-- Retention where it is on; and what was erased within the last week goes again, should a queue have brought something of it.
 CREATE FUNCTION telegram.maintain_retention(OUT detail text, OUT backlog bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog
@@ -47,6 +50,8 @@ BEGIN
   ELSE
     detail := 'off by setting "retention"';
   END IF;
+  PERFORM telegram.continue_erasure(id) FROM telegram.erasures
+  WHERE requested_at > now() - interval '7 days' OR finished_at IS NULL ORDER BY id;
   DELETE FROM telegram.maintenance_runs WHERE started_at < now() - interval '90 days';
   backlog := telegram.count_old_messages();
 END

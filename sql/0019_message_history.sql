@@ -38,36 +38,6 @@ $$;
 CREATE TRIGGER keep_version AFTER UPDATE ON telegram.messages
 FOR EACH ROW WHEN (OLD.version <> NEW.version) EXECUTE FUNCTION telegram.keep_version();
 
--- Removes messages older than `keep` (default: setting `retention_days`) by Telegram's date, and their states. Roll-ups,
--- signals and failures stay. Returns how many messages went; whether retention is on is for the caller to ask.
-CREATE OR REPLACE FUNCTION telegram.cleanup_old_messages(keep interval DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql
-VOLATILE
-SET search_path = pg_catalog
-AS $$
-DECLARE
-  cutoff CONSTANT timestamptz := telegram.retention_cutoff(keep);
-  removed CONSTANT bigint := telegram.drop_messages_before(cutoff);
-BEGIN
-  WITH gone AS (
-    DELETE FROM telegram.message_keys WHERE message_date < cutoff RETURNING channel_id, message_id
-  ), states AS (
-    DELETE FROM telegram.processing AS p USING gone AS g WHERE p.channel_id = g.channel_id AND p.message_id = g.message_id
-  ), searched AS (
-    DELETE FROM telegram.message_search AS s USING gone AS g WHERE s.channel_id = g.channel_id AND s.message_id = g.message_id
-  ), replaced AS (
-    DELETE FROM telegram.message_history AS h USING gone AS g WHERE h.channel_id = g.channel_id AND h.message_id = g.message_id
-  )
-  DELETE FROM telegram.legacy_ids AS l USING gone AS g WHERE l.channel_id = g.channel_id AND l.message_id = g.message_id;
-
-  -- A message can still come after its deletion, but not from so far back.
-  DELETE FROM telegram.tombstones AS t WHERE t.received_at < cutoff
-    AND NOT EXISTS (SELECT FROM telegram.message_keys AS k WHERE k.channel_id = t.channel_id AND k.message_id = t.message_id);
-  DELETE FROM telegram.link_previews WHERE expires_at < cutoff;
-  RETURN removed;
-END
-$$;
-
 -- As before, and behind a message: of several with one date those with a lower number, then of a lower channel.
 DROP FUNCTION telegram.search_messages(text, integer, bigint, timestamptz);
 
