@@ -30,7 +30,7 @@ targets-ready: # needs no virtual environment: a machine that cannot is told so 
 	@$(PYTHON) -m tools.targets check >/dev/null 2>&1 || \
 		{ $(PYTHON) -m tools.targets install && $(PYTHON) -m tools.targets check >/dev/null; }
 
-test: test-unit sanity integration faults-short molecule ## Lint, unit tests, integration tests and the molecule scenario (what CI runs)
+test: test-unit docs sanity integration faults-short molecule ## Lint, unit tests, the documents, integration tests and the molecule scenario (what CI runs)
 
 test-unit: $(READY) promtools-ready ## Lint, types and unit tests, no server needed
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint unit
@@ -110,6 +110,17 @@ molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, b
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60
 test-all: export TELEGRAM_STACK_LONG = 1
 test-all: test molecule-migrate ## The long form: also two writers at once for a minute, and a migration killed at two dozen points
+
+# What draws the diagrams of the documents.
+DRAWERS := plantuml graphviz fonts-dejavu-core
+.PHONY: docs docs-ready
+docs-ready:
+	@dpkg -s $(DRAWERS) >/dev/null 2>&1 || { echo "Installing $(DRAWERS)"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -yqq --no-install-recommends $(DRAWERS) >/dev/null; }
+
+docs: $(READY) docs-ready ## Build the documents as a site, dist/docs/index.html; a broken link or a warning is an error
+	@$(VENV)/bin/python -m tools.docs
 
 requirements: $(READY) ## List the numbered requirements that no test names
 	@$(VENV)/bin/python -m tools.requirements
