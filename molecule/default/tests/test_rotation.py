@@ -50,7 +50,7 @@ for name, door in doors.items():
         said[name] = f"{type(error).__name__}: {error}"
 print(json.dumps(said))
 """
-REFUSALS = ("authentication failed", "WRONGPASS", "ACCESS_REFUSED", "401")
+REFUSALS = ("authentication failed", "invalid username-password pair", "ACCESS_REFUSED", "401")
 
 
 def refused(host: Host, secrets: dict[str, str]) -> dict[str, str]:
