@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from testinfra.host import Host
 from tools.simulator import Simulator
 
@@ -28,6 +29,12 @@ def unit_of(host: Host, component: str) -> str:
 def telegram() -> Simulator:
     """The simulator that `prepare` started."""
     return Simulator(STATE / "simulator", (STATE / "address").read_text(), 8453)
+
+
+def secrets_of(file: str) -> dict[str, str]:
+    """The secrets in `file` of the scenario's folder."""
+    secrets: dict[str, str] = yaml.safe_load((STATE / file).read_text())["telegram_secrets"]
+    return secrets
 
 
 def sql(host: Host, statement: str) -> list[list[str]]:
