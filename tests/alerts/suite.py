@@ -1,0 +1,191 @@
+"""One round: faults beside each other, the alerts that Alertmanager then has, and how they end."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import msgspec
+from tests.alerts.faults import Fault, Labels
+from tests.alerts.host import Host
+from tests.integration.servers import ROOT
+
+SETTLE_SECONDS = 90.0
+"""How long a round waits for its alerts to end; those that look back longer are watched beside the next ones."""
+LAST_SECONDS = 1200.0
+"""How long is waited for these at the end."""
+ALWAYS = "DeadMansSwitch"
+HOURS = {"ErrorBudgetBurns"}
+"""Alerts that look back two hours or more: nobody waits for their end."""
+
+Alert = Mapping[str, Any]
+
+
+class Fired(msgspec.Struct):
+    """One alert by its fault. `fire` and `resolve` in seconds since the fault and its end; None: not seen."""
+
+    fault: str
+    labels: dict[str, str]
+    fire: float
+    resolve: float | None = None
+    suppressed: bool = False
+    wrong: list[str] = msgspec.field(default_factory=list)
+
+
+def alerts(host: Host) -> list[Alert] | None:
+    """What Alertmanager has now, suppressed ones too; None while it does not answer."""
+    try:
+        found: list[Alert] = host.alertmanager.get("/api/v2/alerts").raise_for_status().json()
+    except (httpx.TransportError, httpx.HTTPStatusError):
+        return None
+    return found
+
+
+def names(found: Iterable[Alert] | None) -> set[str]:
+    """Their names."""
+    return {alert["labels"]["alertname"] for alert in found or ()}
+
+
+def named(found: Iterable[Alert], name: str, labels: Labels) -> Alert | None:
+    """The alert with that name and these labels."""
+    wanted = {"alertname": name, **labels}
+    return next((alert for alert in found if wanted.items() <= alert["labels"].items()), None)
+
+
+def broken_link(url: str) -> str | None:
+    """Why the link to the runbook leads nowhere; None when file and section are there."""
+    path, _, section = url.partition("#")
+    file = ROOT / "docs" / path.rpartition("/docs/")[2]
+    if "/docs/" not in path or not file.is_file():
+        return f"{url}: no such file in docs"
+    titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return None if section in {title.strip().lower() for title in titles} else f"{url}: no such section"
+
+
+class Standing:
+    """A fault that was made: what it shows, and how that ends."""
+
+    def __init__(self, host: Host, fault: Fault) -> None:
+        self.fault = fault
+        self.fired: dict[str, Fired] = {}
+        self._host = host
+        self._made = ExitStack()
+        self._began = time.monotonic()
+        self.undone: float | None = None
+        self._wanted = dict(fault.alerts)
+        self._made.enter_context(fault.make(host))
+
+    def look(self, found: Sequence[Alert]) -> None:
+        """Note what is new in `found`, and undo the fault as soon as all is seen."""
+        now = time.monotonic()
+        for name, labels in list(self._wanted.items()):
+            alert = named(found, name, labels)
+            if (alert is None) != self.fault.silences:
+                continue
+            self._wanted.pop(name)
+            self.fired[name] = self._seen(alert, now - (self.undone or self._began))
+        if not self._wanted and self.undone is None:
+            self.undo()
+            self._wanted = dict(self.fault.afterwards)
+        # Without the one that always fires Alertmanager has just begun and knows nothing yet.
+        heard = named(found, ALWAYS, {}) is not None
+        for name, fired in self.fired.items():
+            if heard and self.undone is not None and fired.resolve is None:
+                ended = named(found, name, fired.labels) is None
+                if ended != self.fault.silences:
+                    fired.resolve = time.monotonic() - self.undone
+
+    def _seen(self, alert: Alert | None, seconds: float) -> Fired:
+        if alert is None:
+            return Fired(self.fault.name, {}, seconds)
+        told = alert["annotations"]
+        wrong = [f"no {name}" for name in ("summary", "description") if not told.get(name)]
+        wrong += [problem] if (problem := broken_link(told.get("runbook_url", ""))) else []
+        wrong += [] if alert["labels"].get("severity") in {"critical", "warning"} else ["no severity"]
+        labels = {name: value for name, value in alert["labels"].items() if name != "alertname"}
+        return Fired(self.fault.name, labels, seconds, suppressed=alert["status"]["state"] == "suppressed", wrong=wrong)
+
+    def undo(self) -> None:
+        """Undo the fault, if it still stands."""
+        if self.undone is None:
+            self.undone = time.monotonic()
+            self._made.close()
+            self.undone = time.monotonic()
+
+    @property
+    def shown(self) -> bool:
+        """Whether every alert has been seen."""
+        return not self._wanted and self.undone is not None
+
+    @property
+    def lasting(self) -> list[str]:
+        """The alerts that have not ended."""
+        return [name for name, fired in self.fired.items() if fired.resolve is None]
+
+    @property
+    def over(self) -> bool:
+        """Whether every one was seen and has ended."""
+        return self.shown and not self.lasting
+
+    @property
+    def late(self) -> str | None:
+        """What did not come in time."""
+        if self._wanted and time.monotonic() - (self.undone or self._began) > self.fault.within:
+            return f"{', '.join(self._wanted)}: not within {self.fault.within:.0f} s of the fault `{self.fault.name}`"
+        return None
+
+
+class Suite:
+    """Rounds on one host. `keep` is called whenever something was measured."""
+
+    def __init__(self, host: Host, keep: Callable[[Standing], None]) -> None:
+        self._host = host
+        self._keep = keep
+        self._carried: list[Standing] = []
+
+    def round(self, faults: Sequence[Fault]) -> tuple[dict[str, str], list[str]]:
+        """Make `faults`; what did not come, by fault, and which other alerts fired meanwhile."""
+        known = names(alerts(self._host))
+        expected = {name for fault in faults for name in (*fault.alerts, *fault.afterwards)} | {ALWAYS}
+        others: set[str] = set()
+        missing: dict[str, str] = {}
+        standing: list[Standing] = []
+        try:
+            for fault in faults:
+                standing.append(Standing(self._host, fault))
+            while not all(one.shown for one in standing):
+                others |= names(self._look(standing)) - known - expected
+                for one in [one for one in standing if one.late]:
+                    missing[one.fault.name] = str(one.late)
+                    one.undo()
+                    standing.remove(one)
+                    self._keep(one)
+            end = time.monotonic() + SETTLE_SECONDS
+            while time.monotonic() < end and not all(one.over for one in standing):
+                self._look(standing)
+        finally:
+            for one in standing:
+                one.undo()
+        self._carried += [one for one in standing if not one.over]
+        return missing, sorted(others)
+
+    def _look(self, standing: Sequence[Standing]) -> list[Alert]:
+        time.sleep(1.0)
+        found = alerts(self._host)
+        if found is None:
+            return []
+        for one in [*standing, *self._carried]:
+            one.look(found)
+            self._keep(one)
+        self._carried = [one for one in self._carried if not one.over]
+        return found
+
+    def settle(self) -> None:
+        """Wait for the ends of what looks back long, but not for hours."""
+        end = time.monotonic() + LAST_SECONDS
+        while time.monotonic() < end and any(set(one.lasting) - HOURS for one in self._carried):
+            self._look([])
