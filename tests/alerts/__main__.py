@@ -8,6 +8,7 @@ import sys
 from tests.alerts import healthy, host, report
 from tests.alerts.faults import ROUNDS, faults
 from tests.alerts.suite import Standing, Suite
+from tests.faults.report import commit
 from tests.integration.servers import ROOT
 from tools.targets.host import lacks
 
@@ -32,6 +33,8 @@ def main() -> int:
     if lack := lacks():
         parser.exit(2, f"{' '.join(lack)}\n")
     state = report.load(STATE)
+    if (now := commit()) not in state.commits:
+        state.commits.append(now)
     with host.running() as running:
         if state.healthy is None:
             print(f"Watching the stack for {healthy.SECONDS:.0f} s while all is well", flush=True)
@@ -75,7 +78,6 @@ def _make(running: host.Host, state: report.State, chosen: list[str]) -> None:
 
 
 def _keep(state: report.State) -> None:
-    state.note_commit()
     report.save(STATE, state)
     report.write(state, ROOT / "docs")
 

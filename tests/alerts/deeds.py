@@ -13,7 +13,7 @@ Make = Callable[[Host], AbstractContextManager[None]]
 
 QUEUE = "telegram.consumer.signals"
 _TARGETS = "/etc/prometheus/telegram-targets"
-_REPOSITORY = "/var/backups/telegram-stack"
+_REPOSITORY = "/var/backups/telegram-stack/database"
 
 
 def stopped(*units: str) -> Make:
@@ -184,10 +184,10 @@ time.sleep(3600)
 
 @contextmanager
 def repository_away(host: Host) -> Iterator[None]:
-    """The repository of the backup is gone: the log cannot be archived, and the next backup fails."""
+    """The repository of the database is gone: its log cannot be archived, and the next backup fails."""
     host.run(f"mv {_REPOSITORY} {_REPOSITORY}.away; touch {_REPOSITORY}")
     host.sql("SELECT pg_switch_wal()")
-    host.run("systemctl start telegram-backup || true")
+    host.run("systemctl start --no-block telegram-backup")
     yield
     host.run(f"rm {_REPOSITORY}; mv {_REPOSITORY}.away {_REPOSITORY}")
     host.run("systemctl start telegram-backup")

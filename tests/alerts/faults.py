@@ -51,7 +51,7 @@ ROUNDS: list[list[Fault]] = [
               {"TargetDown": at(9121, "redis_exporter")}),
         Fault("targets", "the targets' file of Alertmanager is emptied", deeds.targets_file("alertmanager", "[]\n"),
               {"TargetMissing": {"job": "alertmanager"}}),
-        Fault("repository", "the folder of the backup's repository is moved away, and a backup is begun",
+        Fault("repository", "the folder of the database's repository is moved away, and a backup is begun",
               deeds.repository_away, {"LogArchiveFails": at(9187, "postgres"), "JobFailed": at(9100, job_name="backup"),
                                 "UnitFailed": at(9100, name="telegram-backup.service")}),
     ],

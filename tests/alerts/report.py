@@ -10,7 +10,7 @@ from tests.alerts.faults import NOT_MADE, Fault, faults
 from tests.alerts.healthy import Healthy
 from tests.alerts.host import CHANNELS, PATIENCE, RATE
 from tests.alerts.suite import ALWAYS, Fired
-from tests.faults.report import BEGIN, END, commit, machine
+from tests.faults.report import BEGIN, END, machine
 from tests.unit.alert_rules import alerts
 
 CPU_BAR, MEMORY_BAR = 5.0, 400 << 20
@@ -29,11 +29,6 @@ class State(msgspec.Struct):
     def lacks(self, fault: Fault) -> bool:
         """Whether an alert of the fault has not been seen."""
         return not {*fault.alerts, *fault.afterwards} <= set(self.fired)
-
-    def note_commit(self) -> None:
-        """Remember by which state of the repository it was measured."""
-        if (now := commit()) not in self.commits:
-            self.commits.append(now)
 
 
 def load(path: Path) -> State:

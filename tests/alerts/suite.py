@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -56,6 +57,11 @@ def named(found: Iterable[Alert], name: str, labels: Labels) -> Alert | None:
     return next((alert for alert in found if wanted.items() <= alert["labels"].items()), None)
 
 
+def _since(alert: Alert) -> float:
+    """Since when Prometheus has it fire, in seconds since 1970; Alertmanager has it from then on."""
+    return datetime.fromisoformat(alert["startsAt"]).timestamp()
+
+
 def broken_link(url: str) -> str | None:
     """Why the link to the runbook leads nowhere; None when file and section are there."""
     path, _, section = url.partition("#")
@@ -74,20 +80,21 @@ class Standing:
         self.fired: dict[str, Fired] = {}
         self._host = host
         self._made = ExitStack()
-        self._began = time.monotonic()
+        self._began = time.time()
         self.undone: float | None = None
         self._wanted = dict(fault.alerts)
         self._made.enter_context(fault.make(host))
 
     def look(self, found: Sequence[Alert]) -> None:
         """Note what is new in `found`, and undo the fault as soon as all is seen."""
-        now = time.monotonic()
         for name, labels in list(self._wanted.items()):
             alert = named(found, name, labels)
-            if (alert is None) != self.fault.silences:
+            if (alert is None) != self.fault.silences or (alert and _since(alert) < self._began):
                 continue
             self._wanted.pop(name)
-            self.fired[name] = self._seen(alert, now - (self.undone or self._began))
+            self.fired[name] = self._seen(
+                alert, (_since(alert) if alert else time.time()) - (self.undone or self._began)
+            )
         if not self._wanted and self.undone is None:
             self.undo()
             self._wanted = dict(self.fault.afterwards)
@@ -97,7 +104,7 @@ class Standing:
             if heard and self.undone is not None and fired.resolve is None:
                 ended = named(found, name, fired.labels) is None
                 if ended != self.fault.silences:
-                    fired.resolve = time.monotonic() - self.undone
+                    fired.resolve = time.time() - self.undone
 
     def _seen(self, alert: Alert | None, seconds: float) -> Fired:
         if alert is None:
@@ -112,9 +119,8 @@ class Standing:
     def undo(self) -> None:
         """Undo the fault, if it still stands."""
         if self.undone is None:
-            self.undone = time.monotonic()
             self._made.close()
-            self.undone = time.monotonic()
+            self.undone = time.time()
 
     @property
     def shown(self) -> bool:
@@ -134,7 +140,7 @@ class Standing:
     @property
     def late(self) -> str | None:
         """What did not come in time."""
-        if self._wanted and time.monotonic() - (self.undone or self._began) > self.fault.within:
+        if self._wanted and time.time() - (self.undone or self._began) > self.fault.within:
             return f"{', '.join(self._wanted)}: not within {self.fault.within:.0f} s of the fault `{self.fault.name}`"
         return None
 

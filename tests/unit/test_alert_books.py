@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,13 @@ def alert(name: str, **labels: str) -> dict[str, Any]:
     """An alert as Alertmanager tells it."""
     link = f"{settings()['monitoring_runbook_url']}#{name.lower()}"
     told = {"summary": "It is so", "description": "It is so.", "runbook_url": link}
-    return {"labels": {"alertname": name, **labels}, "annotations": told, "status": {"state": "active"}}
+    began = datetime.now(UTC).isoformat()
+    return {
+        "labels": {"alertname": name, **labels},
+        "annotations": told,
+        "status": {"state": "active"},
+        "startsAt": began,
+    }
 
 
 def test_a_fault_ends_when_its_alerts_are_there_and_they_end_later() -> None:
