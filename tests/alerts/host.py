@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,6 @@ PATIENCE = 0.1
 GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
 SPOOL = "/var/lib/telegram-gateway"
 SPOOL_MEGABYTES = 256
-_SSH = STATE / "ssh"
 _CLIENTS = """
 import time, urllib.request
 request = urllib.request.Request("http://127.0.0.1:4010/api/messages")
@@ -45,22 +45,19 @@ while True:
 
 @dataclass(frozen=True)
 class Host:
-    """The running host: commands inside, its Prometheus and Alertmanager, and the Telegram it hears."""
+    """A running host: commands inside, its Prometheus and Alertmanager, and the Telegram it hears."""
 
+    name: str
     telegram: Simulator
     prometheus: httpx.Client
     alertmanager: httpx.Client
 
     def run(self, command: str, given: str = "") -> str:
         """What a shell command prints on the host; an AssertionError with its complaint when it fails."""
-        inside = [sys.executable, "-m", "tools.targets", "exec", NAME, "bash", "-o", "pipefail", "-c", command]
+        inside = [sys.executable, "-m", "tools.targets", "exec", self.name, "bash", "-o", "pipefail", "-c", command]
         done = subprocess.run(inside, cwd=ROOT, input=given, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"on the host: {command.splitlines()[0]}: {done.stderr.strip()[-500:]}"
         return done.stdout
-
-    def python(self, program: str, given: str = "") -> str:
-        """What a program prints that the services' Python runs on the host as root."""
-        return self.run(f"/opt/telegram-stack/current/bin/python -c '{program}'", given)
 
     def sql(self, statement: str) -> str:
         """The answer to a statement of the database's superuser."""
@@ -80,24 +77,30 @@ class Host:
 
 @contextmanager
 def running() -> Iterator[Host]:
-    """The host with the stack, made where it is not there; its ports are reached while the context lasts."""
+    """The host with the stack, made where it is not there."""
     telegram = _boot()
     _deploy()
     _give_the_spool_a_disk()
-    prometheus, alertmanager = free_port(), free_port()
-    _SSH.write_text(targets("ssh-config", NAME))
-    forward = [word for to, port in ((prometheus, 9090), (alertmanager, 9093))
-               for word in ("-L", f"127.0.0.1:{to}:127.0.0.1:{port}")]  # fmt: skip
-    with subprocess.Popen(["ssh", "-F", str(_SSH), "-N", *forward, NAME], stdin=subprocess.DEVNULL) as tunnel:
-        try:
-            clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
-                       for port in (prometheus, alertmanager)]  # fmt: skip
-            host = Host(telegram, *clients)
-            wait_until(lambda: _answers(clients[0]), 60)
-            _ask_the_api(host)
-            yield host
-        finally:
-            tunnel.terminate()
+    with reached(NAME, telegram) as host:
+        _ask_the_api(host)
+        yield host
+
+
+@contextmanager
+def reached(name: str, telegram: Simulator) -> Iterator[Host]:
+    """A host that runs; its ports are reached while the context lasts."""
+    ports = free_port(), free_port()
+    forward = [f"-L127.0.0.1:{port}:127.0.0.1:{there}" for port, there in zip(ports, (9090, 9093), strict=True)]
+    with tempfile.NamedTemporaryFile("w") as settings:
+        settings.write(targets("ssh-config", name))
+        settings.flush()
+        with subprocess.Popen(["ssh", "-F", settings.name, "-N", *forward, name], stdin=subprocess.DEVNULL) as tunnel:
+            try:
+                clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) for port in ports]
+                wait_until(lambda: _answers(clients[0]), 60)
+                yield Host(name, telegram, *clients)
+            finally:
+                tunnel.terminate()
 
 
 def _answers(client: httpx.Client) -> bool:

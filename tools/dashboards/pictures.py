@@ -47,6 +47,8 @@ _UNITS: Mapping[str, tuple[str, int, Sequence[str]]] = {
     "bool": ("", 1000, ("",)),
 }
 """Of each of Grafana's units that is used: how it is written, and what a larger one is called after so many."""
+_HANDLE, _LETTER = 0.4, 0.043
+"""Inches that a column of a legend takes beside its words, and that a letter takes."""
 _SERIES = 12
 """Series of a panel that are named; more are drawn without a name."""
 
@@ -195,7 +197,7 @@ def _lines(axes: Axes, panel: Panel, data: Data) -> None:
         )
     if series:
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        axes.legend(fontsize=5.5, ncols=2, loc="upper left", framealpha=0.6)
+        legend(axes, (panel.width - 1.7) * _PER_COLUMN)
     else:
         axes.text(0.5, 0.5, "no data", fontsize=9, color="grey", transform=axes.transAxes, ha="center")
         axes.set(xticks=[], yticks=[])
@@ -205,6 +207,16 @@ def _lines(axes: Axes, panel: Panel, data: Data) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: with_unit(value, panel.unit))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} min")
     axes.grid(visible=True, linewidth=0.3)
+
+
+def legend(axes: Axes, inches: float) -> None:
+    """Name the lines, in two columns where they fit side by side; longer names are cut."""
+    handles, names = axes.get_legend_handles_labels()
+    letters = max((len(name) for name in names), default=0)
+    columns = 2 if 2 * (_HANDLE + letters * _LETTER) <= inches else 1
+    room = int((inches - _HANDLE) / _LETTER)
+    cut = [name if len(name) <= room else f"{name[: room - 1]}…" for name in names]
+    axes.legend(handles, cut, fontsize=5.5, ncols=columns, loc="upper left", framealpha=0.6)
 
 
 def settings() -> dict[str, Any]:
