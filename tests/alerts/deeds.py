@@ -194,6 +194,15 @@ def repository_away(host: Host) -> Iterator[None]:
 
 
 @contextmanager
+def memory_eaten(host: Host) -> Iterator[None]:
+    """A unit that may have 100 MiB takes most of it."""
+    host.run("cat >/root/hog.py", "import time; taken = bytearray(82 << 20); time.sleep(3600)")
+    host.run("systemd-run -q --unit=hog -p MemoryMax=100M python3 /root/hog.py")
+    yield
+    host.run("systemctl stop hog")
+
+
+@contextmanager
 def replica_refused(host: Host) -> Iterator[None]:
     """The replica has another password than its primary, and its connection is cut."""
     login = "/etc/redis/telegram-replica-login.conf"
