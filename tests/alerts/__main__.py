@@ -10,6 +10,7 @@ from tests.alerts.faults import ROUNDS, faults
 from tests.alerts.suite import Standing, Suite
 from tests.faults.report import commit
 from tests.integration.servers import ROOT
+from tools.dashboards import pictures
 from tools.targets.host import lacks
 
 STATE = host.STATE / "state.json"
@@ -21,6 +22,9 @@ def main() -> int:
     parser.add_argument("faults", nargs="*", metavar="FAULT", help="none: all that have not been made")
     parser.add_argument("--list", action="store_true", help="name the faults with their alerts and end")
     parser.add_argument("--remove", action="store_true", help="remove the host and end; what was measured stays")
+    parser.add_argument(
+        "--pictures", type=float, metavar="MINUTES", help="draw the dashboards of the last minutes into docs and end"
+    )
     options = parser.parse_args()
     if options.list:
         print("\n".join(f"{name}: {', '.join([*one.alerts, *one.afterwards])}" for name, one in faults().items()))
@@ -32,6 +36,10 @@ def main() -> int:
         return 0
     if lack := lacks():
         parser.exit(2, f"{' '.join(lack)}\n")
+    if options.pictures:
+        with host.running() as running:
+            pictures.write(str(running.prometheus.base_url), ROOT / "docs" / "images", options.pictures)
+        return 0
     state = report.load(STATE)
     if (now := commit()) not in state.commits:
         state.commits.append(now)

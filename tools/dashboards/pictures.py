@@ -228,15 +228,18 @@ def settings() -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    """Draw every page into a folder, each as a PNG."""
-    address, folder = sys.argv[1].rstrip("/"), Path(sys.argv[2])
-    minutes = float(sys.argv[3]) if len(sys.argv) > 3 else 15.0
+def write(address: str, folder: Path, minutes: float) -> None:
+    """Draw every page into `folder`, each as a PNG of the last `minutes`. Raises OSError without a Prometheus there."""
     mpl.rcParams["font.family"] = "DejaVu Sans"
     folder.mkdir(parents=True, exist_ok=True)
-    data = Data(address, minutes, settings())
+    data = Data(address.rstrip("/"), minutes, settings())
     for page in PAGES:
         draw(page, data).savefig(folder / f"dashboard-{page.name}.png", dpi=90)
+
+
+def main() -> None:
+    """Draw every page into a folder."""
+    write(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 15.0)
 
 
 if __name__ == "__main__":
