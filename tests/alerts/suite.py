@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -83,7 +83,9 @@ class Standing:
         self._began = time.time()
         self.undone: float | None = None
         self._wanted = dict(fault.alerts)
-        self._made.enter_context(fault.make(host))
+        self.trouble: str | None = None
+        with self._told():
+            self._made.enter_context(fault.make(host))
 
     def look(self, found: Sequence[Alert]) -> None:
         """Note what is new in `found`, and undo the fault as soon as all is seen."""
@@ -116,11 +118,25 @@ class Standing:
         labels = {name: value for name, value in alert["labels"].items() if name != "alertname"}
         return Fired(self.fault.name, labels, seconds, suppressed=alert["status"]["state"] == "suppressed", wrong=wrong)
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What cannot be made or undone ends this fault, not the others."""
+        try:
+            yield
+        except (AssertionError, OSError, httpx.HTTPError) as error:
+            self.trouble = f"{type(error).__name__}: {error}"
+
     def undo(self) -> None:
         """Undo the fault, if it still stands."""
         if self.undone is None:
-            self._made.close()
+            with self._told():
+                self._made.close()
             self.undone = time.time()
+
+    def give_up(self) -> None:
+        """Undo the fault and wait for nothing more."""
+        self.undo()
+        self._wanted = {}
 
     @property
     def shown(self) -> bool:
@@ -138,11 +154,11 @@ class Standing:
         return self.shown and not self.lasting
 
     @property
-    def late(self) -> str | None:
-        """What did not come in time."""
+    def failure(self) -> str | None:
+        """What could not be done, or did not come in time."""
         if self._wanted and time.time() - (self.undone or self._began) > self.fault.within:
             return f"{', '.join(self._wanted)}: not within {self.fault.within:.0f} s of the fault `{self.fault.name}`"
-        return None
+        return self.trouble
 
 
 class Suite:
@@ -165,11 +181,10 @@ class Suite:
                 standing.append(Standing(self._host, fault))
             while not all(one.shown for one in standing):
                 others |= names(self._look(standing)) - known - expected
-                for one in [one for one in standing if one.late]:
-                    missing[one.fault.name] = str(one.late)
-                    one.undo()
-                    standing.remove(one)
-                    self._keep(one)
+                for one in standing:
+                    if one.failure:
+                        missing.setdefault(one.fault.name, one.failure)
+                        one.give_up()
             end = time.monotonic() + SETTLE_SECONDS
             while time.monotonic() < end and not all(one.over for one in standing):
                 self._look(standing)

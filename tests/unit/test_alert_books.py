@@ -132,3 +132,15 @@ def test_a_fault_ends_when_its_alerts_are_there_and_they_end_later() -> None:
     assert sorted(one.lasting) == ["DiskSpaceLow", "HighPollingLag"]
     one.look([always])
     assert one.over
+
+
+def test_a_fault_that_cannot_be_made_is_told_and_ends_alone() -> None:
+    @contextmanager
+    def make(_host: Host) -> Iterator[None]:
+        raise AssertionError("on the host: mv: no such file")
+        yield
+
+    one = Standing(None, Fault("disk", "", make, {"DiskSpaceLow": {}}))  # type: ignore[arg-type]
+    assert "no such file" in str(one.failure)
+    one.give_up()
+    assert one.over
