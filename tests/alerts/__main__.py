@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from tests.alerts import healthy, host, report
@@ -40,6 +41,7 @@ def main() -> int:
         with host.running() as running:
             pictures.write(str(running.prometheus.base_url), ROOT / "docs" / "images", options.pictures)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what stands is undone first
     state = report.load(STATE)
     if (now := commit()) not in state.commits:
         state.commits.append(now)
