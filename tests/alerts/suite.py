@@ -15,7 +15,7 @@ from tests.alerts.faults import Fault, Labels
 from tests.alerts.host import Host
 from tests.integration.servers import ROOT
 
-SETTLE_SECONDS = 90.0
+SETTLE_SECONDS = 30.0
 """How long a round waits for its alerts to end; those that look back longer are watched beside the next ones."""
 LAST_SECONDS = 1200.0
 """How long is waited for these at the end."""
