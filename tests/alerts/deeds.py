@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from tests.alerts.host import NAME, SPOOL, STATE, Host
 from tests.integration.servers import wait_until
@@ -53,11 +53,9 @@ async def _use(session: str) -> None:
     from telethon.sessions import StringSession  # noqa: PLC0415
 
     client = TelegramClient(StringSession(session), 1, "0" * 32, receive_updates=False)
-    await client.connect()
     try:
-        await client.get_me()
-    except errors.RPCError:
-        pass
+        with suppress(errors.RPCError):
+            await client.connect()
     finally:
         await client.disconnect()
 
