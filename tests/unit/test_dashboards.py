@@ -232,7 +232,7 @@ def test_a_picture_knows_every_unit() -> None:
     assert all(with_unit(1, unit) for unit in UNITS)
 
 
-@pytest.mark.parametrize("name", ["a", "127.0.0.1:9100 and more", "W" * 20, "/a/mount/point/" * 20])
+@pytest.mark.parametrize("name", ["a", "127.0.0.1:9100 and more", "/a/mount/point/" * 20])
 def test_a_legend_stays_inside_its_panel(name: str) -> None:
     figure = Figure(figsize=(3, 2))
     axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
