@@ -63,7 +63,7 @@ async def _use(session: str) -> None:
 @contextmanager
 def channel_private(host: Host) -> Iterator[None]:
     """The account loses a channel in which something has been missed."""
-    channel = host.telegram.ask("GET", "/channels")["channels"][0]["channel_id"]
+    channel = host.telegram.ask("GET", "/channels")["channels"][0]["id"]
     host.telegram.ask("POST", "/faults", {"skip": 20, "private": [channel]})
     host.telegram.ask("POST", "/messages", {"channel_id": channel, "count": 20})
     host.telegram.ask("POST", "/disconnect", {"seconds": 0})

@@ -123,7 +123,7 @@ class Standing:
         """What cannot be made or undone ends this fault, not the others."""
         try:
             yield
-        except (AssertionError, OSError, httpx.HTTPError) as error:
+        except Exception as error:
             self.trouble = f"{type(error).__name__}: {error}"
 
     def undo(self) -> None:
