@@ -8,7 +8,7 @@ import sys
 
 from tests.alerts import healthy, host, report
 from tests.alerts.faults import ROUNDS, faults
-from tests.alerts.suite import Standing, Suite
+from tests.alerts.suite import Suite
 from tests.faults.report import commit
 from tests.integration.servers import ROOT
 from tools.dashboards import pictures
@@ -62,13 +62,7 @@ def main() -> int:
 def _make(running: host.Host, state: report.State, chosen: list[str]) -> None:
     """Make the faults, round by round, and keep what each shows."""
 
-    def seen(standing: Standing) -> None:
-        new = {name: one for name, one in standing.fired.items() if state.fired.get(name) != one}
-        if new:
-            state.fired |= new
-            _keep(state)
-
-    suite = Suite(running, seen)
+    suite = Suite(running, state.fired, lambda: _keep(state))
     for together in ROUNDS:
         wanted = [one for one in together if (one.name in chosen if chosen else state.lacks(one))]
         if not wanted:

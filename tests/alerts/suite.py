@@ -20,18 +20,19 @@ SETTLE_SECONDS = 30.0
 LAST_SECONDS = 1200.0
 """How long is waited for these at the end."""
 ALWAYS = "DeadMansSwitch"
-HOURS = {"ErrorBudgetBurns"}
-"""Alerts that look back two hours or more: nobody waits for their end."""
+LASTING = {"ErrorBudgetBurns", "EventsQuarantined"}
+"""Alerts for whose end nobody waits: one looks back two hours, the other does not end by itself."""
 
 Alert = Mapping[str, Any]
 
 
 class Fired(msgspec.Struct):
-    """One alert by its fault. `fire` and `resolve` in seconds since the fault and its end; None: not seen."""
+    """One alert by its fault. `fire` in seconds since the fault, `resolve` since its end (`undone`); None: not seen."""
 
     fault: str
     labels: dict[str, str]
     fire: float
+    undone: float | None = None
     resolve: float | None = None
     suppressed: bool = False
     wrong: list[str] = msgspec.field(default_factory=list)
@@ -97,16 +98,10 @@ class Standing:
             self.fired[name] = self._seen(
                 alert, (_since(alert) if alert else time.time()) - (self.undone or self._began)
             )
+            self.fired[name].undone = self.undone
         if not self._wanted and self.undone is None:
             self.undo()
             self._wanted = dict(self.fault.afterwards)
-        # Without the one that always fires Alertmanager has just begun and knows nothing yet.
-        heard = named(found, ALWAYS, {}) is not None
-        for name, fired in self.fired.items():
-            if heard and self.undone is not None and fired.resolve is None:
-                ended = named(found, name, fired.labels) is None
-                if ended != self.fault.silences:
-                    fired.resolve = time.time() - self.undone
 
     def _seen(self, alert: Alert | None, seconds: float) -> Fired:
         if alert is None:
@@ -132,6 +127,8 @@ class Standing:
             with self._told():
                 self._made.close()
             self.undone = time.time()
+            for fired in self.fired.values():
+                fired.undone = self.undone
 
     def give_up(self) -> None:
         """Undo the fault and wait for nothing more."""
@@ -144,14 +141,9 @@ class Standing:
         return not self._wanted and self.undone is not None
 
     @property
-    def lasting(self) -> list[str]:
-        """The alerts that have not ended."""
-        return [name for name, fired in self.fired.items() if fired.resolve is None]
-
-    @property
     def over(self) -> bool:
         """Whether every one was seen and has ended."""
-        return self.shown and not self.lasting
+        return self.shown and all(fired.resolve is not None for fired in self.fired.values())
 
     @property
     def failure(self) -> str | None:
@@ -162,12 +154,12 @@ class Standing:
 
 
 class Suite:
-    """Rounds on one host. `keep` is called whenever something was measured."""
+    """Rounds on one host. `known` is what has fired so far, by the alert; `keep` is called when there is more of it."""
 
-    def __init__(self, host: Host, keep: Callable[[Standing], None]) -> None:
+    def __init__(self, host: Host, known: dict[str, Fired], keep: Callable[[], None]) -> None:
         self._host = host
+        self._known = known
         self._keep = keep
-        self._carried: list[Standing] = []
 
     def round(self, faults: Sequence[Fault]) -> tuple[dict[str, str], list[str]]:
         """Make `faults`; what did not come, by fault, and which other alerts fired meanwhile."""
@@ -185,13 +177,12 @@ class Suite:
                     if one.failure:
                         missing.setdefault(one.fault.name, one.failure)
                         one.give_up()
-            end = time.monotonic() + SETTLE_SECONDS
-            while time.monotonic() < end and not all(one.over for one in standing):
+            settled = time.monotonic() + SETTLE_SECONDS
+            while time.monotonic() < settled and not all(one.over for one in standing):
                 self._look(standing)
         finally:
             for one in standing:
                 one.undo()
-        self._carried += [one for one in standing if not one.over]
         return missing, sorted(others)
 
     def _look(self, standing: Sequence[Standing]) -> list[Alert]:
@@ -199,14 +190,28 @@ class Suite:
         found = alerts(self._host)
         if found is None:
             return []
-        for one in [*standing, *self._carried]:
+        before = msgspec.json.encode(self._known)
+        for one in standing:
             one.look(found)
-            self._keep(one)
-        self._carried = [one for one in self._carried if not one.over]
+            self._known |= one.fired
+        end(self._known, found)
+        if msgspec.json.encode(self._known) != before:
+            self._keep()
         return found
 
     def settle(self) -> None:
         """Wait for the ends of what looks back long, but not for hours."""
-        end = time.monotonic() + LAST_SECONDS
-        while time.monotonic() < end and any(set(one.lasting) - HOURS for one in self._carried):
+        last = time.monotonic() + LAST_SECONDS
+        while time.monotonic() < last and any(
+            fired.undone and fired.resolve is None for name, fired in self._known.items() if name not in LASTING
+        ):
             self._look([])
+
+
+def end(known: Mapping[str, Fired], found: Sequence[Alert]) -> None:
+    """Note which of the alerts have ended, or fire again where the fault silences them."""
+    if named(found, ALWAYS, {}) is None:
+        return  # it has just begun and knows nothing yet
+    for name, fired in known.items():
+        if fired.undone and fired.resolve is None and (named(found, name, fired.labels) is None) != (name == ALWAYS):
+            fired.resolve = time.time() - fired.undone

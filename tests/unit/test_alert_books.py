@@ -16,7 +16,7 @@ from tests.alerts.faults import NOT_MADE, ROUNDS, Fault, faults
 from tests.alerts.healthy import Cost, Healthy
 from tests.alerts.host import Host
 from tests.alerts.report import State
-from tests.alerts.suite import ALWAYS, Fired, Standing, broken_link
+from tests.alerts.suite import ALWAYS, Fired, Standing, broken_link, end
 from tests.faults.report import BEGIN, END
 from tests.unit.alert_rules import alerts, settings
 
@@ -26,7 +26,7 @@ WELL = Healthy(240.0, 12, 42, 100, [], [], [], {}, {"prometheus": Cost(2.0, 200 
 def complete(**changes: Any) -> State:
     """All that can be measured, as it should be, but for `changes`."""
     made = {
-        name: Fired(one.name, {"severity": "warning"}, 30.0, 60.0)
+        name: Fired(one.name, {"severity": "warning"}, 30.0, 1.0, 60.0)
         for one in faults().values()
         for name in (*one.alerts, *one.afterwards)
     }
@@ -128,9 +128,10 @@ def test_a_fault_ends_when_its_alerts_are_there_and_they_end_later() -> None:
     assert one.shown
     assert one.fired["DiskSpaceLow"].wrong == []
     assert one.fired["HighPollingLag"].wrong == ["no severity"]
-    one.look([])  # an Alertmanager that has just begun
-    assert sorted(one.lasting) == ["DiskSpaceLow", "HighPollingLag"]
-    one.look([always])
+    end(one.fired, [])  # an Alertmanager that has just begun
+    end(one.fired, [always, low])
+    assert (one.fired["DiskSpaceLow"].resolve, one.over) == (None, False)
+    end(one.fired, [always])
     assert one.over
 
 

@@ -7,7 +7,7 @@ from probe import telegram, wait_until
 from testinfra.host import Host
 from tests.alerts.faults import faults
 from tests.alerts.host import reached
-from tests.alerts.suite import ALWAYS, Standing, Suite, alerts, names
+from tests.alerts.suite import ALWAYS, Fired, Suite, alerts, names
 
 FAULTS = [faults()[name] for name in ("exporter", "targets", "poison", "connections")]
 LOOK_BACK = {"ErrorBudgetBurns", "ErrorBudgetBurnsFast"}
@@ -18,10 +18,11 @@ LOOK_BACK = {"ErrorBudgetBurns", "ErrorBudgetBurnsFast"}
 def test_alerts_fire_by_their_faults_and_by_nothing_else(host: Host) -> None:
     if not host.system_info.release.startswith("13"):
         pytest.skip("one host has less patience (monitoring_alert_patience), and that is the one on Debian 13")
-    shown: dict[str, Standing] = {}
+    shown: dict[str, Fired] = {}
     with reached(host.check_output("hostname"), telegram()) as running:
         wait_until("nothing fires", 300, lambda: names(alerts(running)) - LOOK_BACK == {ALWAYS})
-        missing, others = Suite(running, lambda one: shown.update({one.fault.name: one})).round(FAULTS)
+        missing, others = Suite(running, shown, lambda: None).round(FAULTS)
     assert missing == {}
     assert set(others) <= LOOK_BACK
-    assert {name: fired.wrong for one in shown.values() for name, fired in one.fired.items() if fired.wrong} == {}
+    assert {name: fired.wrong for name, fired in shown.items() if fired.wrong} == {}
+    assert len(shown) == sum(len(fault.alerts) for fault in FAULTS)
