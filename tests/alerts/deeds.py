@@ -94,8 +94,9 @@ def clock_drifts(host: Host) -> Iterator[None]:
 
 @contextmanager
 def spool_disk_full(host: Host) -> Iterator[None]:
-    """Somebody's file takes all of the disk under the spool."""
+    """Somebody's file takes all of the disk under the spool, and what comes does not fit into what the spool has."""
     host.run(f"dd if=/dev/zero of={SPOOL}/filler bs=1M 2>/dev/null || true")
+    host.post(6000)
     yield
     host.run(f"rm {SPOOL}/filler")
 
