@@ -239,7 +239,7 @@ def test_a_legend_stays_inside_its_panel(name: str) -> None:
     for _ in range(3):
         axes.plot([0, 1], [0, 1], label=name)
     legend(axes, 2.4)
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     shown = axes.get_legend()
     assert shown is not None
     assert axes.bbox.containsx(shown.get_window_extent().x1)

@@ -47,7 +47,7 @@ _UNITS: Mapping[str, tuple[str, int, Sequence[str]]] = {
     "bool": ("", 1000, ("",)),
 }
 """Of each of Grafana's units that is used: how it is written, and what a larger one is called after so many."""
-_HANDLE, _LETTER = 0.4, 0.04
+_HANDLE, _LETTER = 0.4, 0.043
 """Inches that a column of a legend takes beside its words, and that a letter takes."""
 _NAMED = 6
 """Lines of a panel that are named in a column of its legend; more are drawn without a name."""
