@@ -94,11 +94,13 @@ def clock_drifts(host: Host) -> Iterator[None]:
 
 @contextmanager
 def spool_disk_full(host: Host) -> Iterator[None]:
-    """Somebody's file takes all of the disk under the spool, and what comes does not fit into what the spool has."""
-    host.run(f"dd if=/dev/zero of={SPOOL}/filler bs=1M 2>/dev/null || true")
+    """Somebody's file grows into whatever room there is, and what comes does not fit into what the spool has."""
+    grow = f"while sleep 0.2; do dd if=/dev/zero of={SPOOL}/filler bs=64k oflag=append conv=notrunc 2>/dev/null; done"
+    host.run(f"systemd-run -q --unit=filler bash -c '{grow}'")
+    wait_until(lambda: host.run(f"stat -f -c %a {SPOOL}").strip() == "0", 60)
     host.post(6000)
     yield
-    host.run(f"rm {SPOOL}/filler")
+    host.run(f"systemctl stop filler; rm {SPOOL}/filler")
 
 
 def constraint(check: str) -> Make:

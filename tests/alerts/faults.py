@@ -108,7 +108,7 @@ ROUNDS: list[list[Fault]] = [
               {"RuleEvaluationFails": {"instance": "127.0.0.1:9090"}}),
     ],
     [
-        Fault("disk", "a file takes all of the disk under the spool, 6,000 messages come", deeds.spool_disk_full,
+        Fault("disk", "a file grows into all of the disk under the spool, 6,000 messages come", deeds.spool_disk_full,
               {"DiskSpaceLow": at(9100, "node", mountpoint=SPOOL), "SpoolReserveGiven": at(4006, "gateway")}),
         Fault("queue", "the worker is stopped and its queue deleted", deeds.queue_deleted,
               {"UnroutableMessages": {"queue": "telegram.unroutable"}}),
