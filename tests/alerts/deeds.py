@@ -97,7 +97,7 @@ def spool_disk_full(host: Host) -> Iterator[None]:
     """Somebody's file grows into whatever room there is, and what comes does not fit into what the spool has."""
     grow = f"while sleep 0.2; do dd if=/dev/zero of={SPOOL}/filler bs=64k oflag=append conv=notrunc 2>/dev/null; done"
     host.run(f"systemd-run -q --unit=filler bash -c '{grow}'")
-    wait_until(lambda: host.run(f"stat -f -c %a {SPOOL}").strip() == "0", 60)
+    wait_until(lambda: int(host.run(f"stat -f -c %a {SPOOL}")) < 512, 60)  # of 1 KiB
     host.post(6000)
     yield
     host.run(f"systemctl stop filler; rm {SPOOL}/filler")
