@@ -194,10 +194,17 @@ class Suite:
         for one in standing:
             one.look(found)
             self._known |= one.fired
-        end(self._known, found)
+        end(self._known, found, self._firing())
         if msgspec.json.encode(self._known) != before:
             self._keep()
         return found
+
+    def _firing(self) -> set[str] | None:
+        """What fires by Prometheus; None while it does not answer. An Alertmanager that has just begun knows less."""
+        try:
+            return {one["metric"]["alertname"] for one in self._host.query('ALERTS{alertstate="firing"}')}
+        except httpx.HTTPError:
+            return None
 
     def settle(self) -> None:
         """Wait for the ends of what looks back long, but not for hours."""
@@ -208,10 +215,11 @@ class Suite:
             self._look([])
 
 
-def end(known: Mapping[str, Fired], found: Sequence[Alert]) -> None:
+def end(known: Mapping[str, Fired], found: Sequence[Alert], firing: set[str] | None) -> None:
     """Note which of the alerts have ended, or fire again where the fault silences them."""
-    if named(found, ALWAYS, {}) is None:
-        return  # it has just begun and knows nothing yet
+    if firing is None:
+        return
     for name, fired in known.items():
-        if fired.undone and fired.resolve is None and (named(found, name, fired.labels) is None) != (name == ALWAYS):
+        gone = named(found, name, fired.labels) is None and (name not in firing or name == ALWAYS)
+        if fired.undone and fired.resolve is None and gone != (name == ALWAYS):
             fired.resolve = time.time() - fired.undone

@@ -128,10 +128,12 @@ def test_a_fault_ends_when_its_alerts_are_there_and_they_end_later() -> None:
     assert one.shown
     assert one.fired["DiskSpaceLow"].wrong == []
     assert one.fired["HighPollingLag"].wrong == ["no severity"]
-    end(one.fired, [])  # an Alertmanager that has just begun
-    end(one.fired, [always, low])
+    end(one.fired, [always], {"DiskSpaceLow", "HighPollingLag"})  # an Alertmanager that has just begun
+    end(one.fired, [], None)  # no Prometheus
+    assert [fired.resolve for fired in one.fired.values()] == [None, None]
+    end(one.fired, [always, low], set())
     assert (one.fired["DiskSpaceLow"].resolve, one.over) == (None, False)
-    end(one.fired, [always])
+    end(one.fired, [always], set())
     assert one.over
 
 
