@@ -10,8 +10,8 @@ from tests.alerts.host import reached
 from tests.alerts.suite import ALWAYS, Fired, Suite, alerts, names
 
 FAULTS = [faults()[name] for name in ("exporter", "targets", "poison", "connections")]
-LOOK_BACK = {"ErrorBudgetBurns", "ErrorBudgetBurnsFast"}
-"""What the fail-over before has burnt is seen for hours."""
+LOOK_BACK = {"ErrorBudgetBurns", "ErrorBudgetBurnsFast", "LowCacheHitRate", "SlowDatabaseQueries"}
+"""The fail-over and the deployments before are seen for minutes and hours in what these look back at."""
 
 
 @pytest.mark.requirement("MO-02", "MO-04")
