@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)/services/src
 export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-stop test test-all test-unit lint unit integration faults-short faults molecule requirements build wheel sanity clean
+.PHONY: help demo demo-stop test test-all test-unit lint unit integration faults-short faults alerts molecule requirements build wheel sanity clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -86,6 +86,9 @@ faults-short: $(READY) servers-ready
 
 faults: $(READY) servers-ready ## Break each component many times under load, FAULTS="gateway:kill …" or all; goes on where it ended
 	$(VENV)/bin/python -m tests.faults $(FAULTS)
+
+alerts: targets-ready $(READY) ## Make every alert fire by a real fault on a host, ALERTS="disk lock …" or all; goes on where it ended
+	$(VENV)/bin/python -m tests.alerts $(ALERTS)
 
 .PHONY: benchmark benchmark-api benchmark-migration benchmark-database
 benchmark: targets-ready $(READY) servers-ready ## Measure the pipeline against the legacy path on the demo's host (half an hour)

@@ -22,6 +22,7 @@ _NO_SYSTEMD = "the programs are no units here"
 NOT_HERE = {
     **{name: reason for name, reason in WITHOUT_DATA.items() if reason is not ASKED},
     "node_systemd_unit_state": _NO_SYSTEMD,
+    "telegram_unit_": _NO_SYSTEMD,
 }
 
 

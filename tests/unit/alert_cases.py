@@ -248,6 +248,7 @@ MONITORING = [
     case("a rule fails", "RuleEvaluationFails", prometheus_rule_evaluation_failures_total="1+0x27 2+0x9"),
     case("a rule failed some time ago", "", prometheus_rule_evaluation_failures_total="1+0x10 5+0x40"),
     case("alerts are dropped", "AlertsNotDelivered", prometheus_notifications_dropped_total="0+0x20 5+5x20"),
+    case("Alertmanager restarts", "", prometheus_notifications_dropped_total="0+0x27 5+0x9"),
     case("alerts were dropped once", "", prometheus_notifications_dropped_total="0+0x10 5+0x30"),
 ]
 

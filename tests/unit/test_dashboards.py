@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from roles.monitoring.files.dashboard_check import SOURCE, expressions, faults
 from tests.unit.alert_rules import ROOT, alerts, rules
 from tests.unit.dashboards import NAMES, TEMPLATES, board, panels, render
@@ -14,7 +16,7 @@ from tests.unit.test_runbook import SECTIONS
 from tools.dashboards.__main__ import files
 from tools.dashboards.build import SOURCE as BUILT_FOR
 from tools.dashboards.pages import PAGES, homes
-from tools.dashboards.pictures import with_unit
+from tools.dashboards.pictures import legend, with_unit
 from tools.metrics import known
 
 UNITS = {"s", "ms", "h", "bytes", "Bps", "cps", "ops", "reqps", "percent", "percentunit", "short", "bool"}
@@ -228,3 +230,16 @@ def test_a_picture_has_values_as_people_read_them(value: float, unit: str, shown
 
 def test_a_picture_knows_every_unit() -> None:
     assert all(with_unit(1, unit) for unit in UNITS)
+
+
+@pytest.mark.parametrize("name", ["a", "127.0.0.1:9100 and more", "/a/mount/point/" * 20])
+def test_a_legend_stays_inside_its_panel(name: str) -> None:
+    figure = Figure(figsize=(3, 2))
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    for _ in range(3):
+        axes.plot([0, 1], [0, 1], label=name)
+    legend(axes, 2.4)
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    shown = axes.get_legend()
+    assert shown is not None
+    assert axes.bbox.containsx(shown.get_window_extent().x1)

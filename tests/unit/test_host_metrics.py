@@ -13,7 +13,8 @@ MEGA = 1 << 20
 
 
 def cgroup(root: Path, unit: str, *, limit: str = "max") -> Path:
-    folder = root / unit
+    (root / "cgroup.controllers").touch()
+    folder = root / "system.slice" / unit
     folder.mkdir(parents=True)
     (folder / "memory.current").write_text(f"{100 * MEGA}\n")
     (folder / "memory.max").write_text(f"{limit}\n")
@@ -35,6 +36,27 @@ def test_a_unit_is_charged_for_what_it_cannot_give_back(tmp_path: Path) -> None:
     assert found["telegram_unit_cpu_seconds_total", database] == 2.5
     assert found["telegram_unit_cpu_throttled_seconds_total", database] == 0.5
     assert ("telegram_unit_memory_limit_bytes", "ssh.service") not in found
+
+
+def test_version_1_of_control_groups_has_a_tree_for_each_controller(tmp_path: Path) -> None:
+    for unit, limit in (("prometheus.service", 1024 * MEGA), ("ssh.service", 9223372036854771712)):
+        memory, cpu = (tmp_path / controller / "system.slice" / unit for controller in ("memory", "cpu"))
+        memory.mkdir(parents=True)
+        cpu.mkdir(parents=True)
+        (memory / "memory.usage_in_bytes").write_text(f"{100 * MEGA}\n")
+        (memory / "memory.limit_in_bytes").write_text(f"{limit}\n")
+        (memory / "memory.stat").write_text(
+            f"inactive_file 1\ntotal_inactive_file {20 * MEGA}\ntotal_active_file {10 * MEGA}\n"
+        )
+        (cpu / "cpu.stat").write_text("nr_periods 4134\nnr_throttled 6\nthrottled_time 500000000\n")
+    found = {(sample.name, sample.labels["unit"]): sample.value for sample in units(tmp_path)}
+    assert found == {
+        ("telegram_unit_memory_bytes", "prometheus.service"): 70 * MEGA,
+        ("telegram_unit_memory_limit_bytes", "prometheus.service"): 1024 * MEGA,
+        ("telegram_unit_memory_bytes", "ssh.service"): 70 * MEGA,
+        ("telegram_unit_cpu_throttled_seconds_total", "prometheus.service"): 0.5,
+        ("telegram_unit_cpu_throttled_seconds_total", "ssh.service"): 0.5,
+    }
 
 
 def test_what_the_kernel_does_not_count_is_left_out(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from roles.monitoring.files.dashboard_check import expressions
 Ask = Callable[[Sequence[str]], Sequence[int]]
 """Gives how many series Prometheus has for each of the expressions now."""
 
-_VERSION_1 = "a machine with control groups of version 1 counts nothing of a unit where version 2 has it"
+_VERSION_1 = "with control groups of version 1 nobody counts a unit's processor time"
 _BEFORE = "the set that a deployment makes comes before the node exporter; the next run tells"
 _DISK = "a container's disk is its host's"
 ASKED = "Telegram has asked for no pause"
@@ -20,10 +20,6 @@ WITHOUT_DATA = {
     "telegram_backup_last_run_ok": _BEFORE,
     "telegram_backup_last_success_timestamp_seconds": _BEFORE,
     "telegram_unit_cpu_seconds_total": _VERSION_1,
-    "telegram_unit_cpu_throttled_seconds_total": _VERSION_1,
-    "telegram_unit_memory_bytes": _VERSION_1,
-    "telegram_unit_memory_limit_bytes": _VERSION_1,
-    "unit:telegram_unit_memory:ratio": _VERSION_1,
     "telegram_flood_wait_remaining_seconds": ASKED,
     "telegram_flood_wait_seconds_total": ASKED,
     "node_timex_offset_seconds": "a container may not read the state of the clock",

@@ -21,7 +21,7 @@ import matplotlib as mpl
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 from roles.monitoring.files.dashboard_check import expressions
 
 from tools.dashboards.page import Limit, Page, Panel, Query
@@ -47,8 +47,10 @@ _UNITS: Mapping[str, tuple[str, int, Sequence[str]]] = {
     "bool": ("", 1000, ("",)),
 }
 """Of each of Grafana's units that is used: how it is written, and what a larger one is called after so many."""
-_SERIES = 12
-"""Series of a panel that are named; more are drawn without a name."""
+_HANDLE, _LETTER = 0.4, 0.043
+"""Inches that a column of a legend takes beside its words, and that a letter takes."""
+_NAMED = 6
+"""Lines of a panel that are named in a column of its legend; more are drawn without a name."""
 
 Series = list[tuple[str, list[tuple[float, float]]]]
 
@@ -167,7 +169,7 @@ def _stat(axes: Axes, panel: Panel, series: Series) -> None:
             points[-1][1] in panel.bad if states else False,
         )
         for name, points in series
-        if points
+        if points and points[-1][0] > -1  # what has ended is no state of now
     ]
     if not shown:
         axes.text(0.0, 0.5, "no data", fontsize=9, color="grey", va="center")
@@ -185,17 +187,19 @@ def _stat(axes: Axes, panel: Panel, series: Series) -> None:
 
 def _lines(axes: Axes, panel: Panel, data: Data) -> None:
     series = data.of(panel)
-    for number, (name, points) in enumerate(series):
-        times, values = zip(*points, strict=True)
-        axes.plot(times, values, linewidth=0.9, label=name if number < _SERIES else None)
+    inches = (panel.width - 1.7) * _PER_COLUMN
     if panel.limit is not None:
         level = data.limit(panel.limit)
         axes.axhline(
             level, color="tab:red", linewidth=0.8, linestyle="--", label=f"limit {with_unit(level, panel.unit)}"
         )
+    for name, points in series:
+        times, values = zip(*points, strict=True)
+        axes.plot(times, values, linewidth=0.9, label=name)
     if series:
         axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        axes.legend(fontsize=5.5, ncols=2, loc="upper left", framealpha=0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(max(3, int(inches * 2))))
+        legend(axes, inches)
     else:
         axes.text(0.5, 0.5, "no data", fontsize=9, color="grey", transform=axes.transAxes, ha="center")
         axes.set(xticks=[], yticks=[])
@@ -207,6 +211,17 @@ def _lines(axes: Axes, panel: Panel, data: Data) -> None:
     axes.grid(visible=True, linewidth=0.3)
 
 
+def legend(axes: Axes, inches: float) -> None:
+    """Name the lines, in two columns where they fit side by side; longer names are cut."""
+    handles, names = axes.get_legend_handles_labels()
+    letters = max((len(name) for name in names), default=0)
+    columns = 2 if 2 * (_HANDLE + letters * _LETTER) <= inches else 1
+    room = int((inches - _HANDLE) / _LETTER)
+    shown = _NAMED * columns
+    cut = [name if len(name) <= room else f"{name[: room - 1]}…" for name in names[:shown]]
+    axes.legend(handles[:shown], cut, fontsize=5.5, ncols=columns, loc="upper left", framealpha=0.6)
+
+
 def settings() -> dict[str, Any]:
     """The role's defaults."""
     found: dict[str, Any] = {}
@@ -216,15 +231,18 @@ def settings() -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    """Draw every page into a folder, each as a PNG."""
-    address, folder = sys.argv[1].rstrip("/"), Path(sys.argv[2])
-    minutes = float(sys.argv[3]) if len(sys.argv) > 3 else 15.0
+def write(address: str, folder: Path, minutes: float) -> None:
+    """Draw every page into `folder`, each as a PNG of the last `minutes`. Raises OSError without a Prometheus there."""
     mpl.rcParams["font.family"] = "DejaVu Sans"
     folder.mkdir(parents=True, exist_ok=True)
-    data = Data(address, minutes, settings())
+    data = Data(address.rstrip("/"), minutes, settings())
     for page in PAGES:
         draw(page, data).savefig(folder / f"dashboard-{page.name}.png", dpi=90)
+
+
+def main() -> None:
+    """Draw every page into a folder."""
+    write(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 15.0)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ The password of pgbouncer_stats is the systemd credential `pgbouncer_stats`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -15,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CGROUPS = Path("/sys/fs/cgroup/system.slice")
-_MICRO = 1e-6
+CGROUPS = Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 60
+"""From here on version 1 means that there is none."""
 
 
 class Metric(NamedTuple):
@@ -58,26 +60,60 @@ _POOL_COLUMNS = {
 }
 
 
+class Layout(NamedTuple):
+    """Where a kernel keeps what services use: `used`, `limit` and `caches` of memory, seconds of processor time."""
+
+    memory: str
+    used: str
+    limit: str
+    caches: tuple[str, ...]
+    cpu: str
+    seconds: Mapping[str, tuple[str, float]]
+
+
+UNIFIED = Layout(
+    memory="system.slice",
+    used="memory.current",
+    limit="memory.max",
+    caches=("inactive_file", "active_file", "slab_reclaimable"),
+    cpu="system.slice",
+    seconds={
+        "telegram_unit_cpu_seconds_total": ("usage_usec", 1e-6),
+        "telegram_unit_cpu_throttled_seconds_total": ("throttled_usec", 1e-6),
+    },
+)
+# Version 1, in containers on older machines. systemd has no unit's processor time counted there.
+BY_CONTROLLER = Layout(
+    memory="memory/system.slice",
+    used="memory.usage_in_bytes",
+    limit="memory.limit_in_bytes",
+    caches=("total_inactive_file", "total_active_file"),
+    cpu="cpu/system.slice",
+    seconds={"telegram_unit_cpu_throttled_seconds_total": ("throttled_time", 1e-9)},
+)
+
+
 def units(root: Path) -> Iterable[Sample]:
-    """What each service below the cgroup `root` uses. What its kernel does not count is left out."""
-    for folder in sorted(root.rglob("*.service")):
-        labels = {"unit": folder.name}
-        try:
-            memory = _counts(folder / "memory.stat")
-            cache = memory.get("inactive_file", 0) + memory.get("active_file", 0) + memory.get("slab_reclaimable", 0)
-            used = int((folder / "memory.current").read_text()) - cache
-            yield Sample("telegram_unit_memory_bytes", labels, max(0, used))
-            limit = (folder / "memory.max").read_text().strip()
-            if limit != "max":
-                yield Sample("telegram_unit_memory_limit_bytes", labels, int(limit))
-        except OSError:
-            pass  # the unit has just ended, or its memory is not counted
-        try:
+    """What each service below the control groups at `root` uses. What its kernel does not count is left out."""
+    layout = UNIFIED if (root / "cgroup.controllers").exists() else BY_CONTROLLER
+    for folder in sorted((root / layout.memory).rglob("*.service")):
+        with contextlib.suppress(OSError):  # the unit has just ended, or its memory is not counted
+            yield from _memory(folder, layout)
+    for folder in sorted((root / layout.cpu).rglob("*.service")):
+        with contextlib.suppress(OSError):
             cpu = _counts(folder / "cpu.stat")
-        except OSError:
-            continue
-        yield Sample("telegram_unit_cpu_seconds_total", labels, cpu.get("usage_usec", 0) * _MICRO)
-        yield Sample("telegram_unit_cpu_throttled_seconds_total", labels, cpu.get("throttled_usec", 0) * _MICRO)
+            for name, (counted, scale) in layout.seconds.items():
+                yield Sample(name, {"unit": folder.name}, cpu.get(counted, 0) * scale)
+
+
+def _memory(folder: Path, layout: Layout) -> Iterable[Sample]:
+    labels = {"unit": folder.name}
+    memory = _counts(folder / "memory.stat")
+    used = int((folder / layout.used).read_text()) - sum(memory.get(name, 0) for name in layout.caches)
+    yield Sample("telegram_unit_memory_bytes", labels, max(0, used))
+    limit = (folder / layout.limit).read_text().strip()
+    if limit != "max" and int(limit) < _NO_LIMIT:
+        yield Sample("telegram_unit_memory_limit_bytes", labels, int(limit))
 
 
 def _counts(path: Path) -> dict[str, int]:
