@@ -8,7 +8,7 @@ from tools.docs import DOCS
 
 GUIDES = (
     "architecture", "deployment", "migration", "monitoring", "troubleshooting", "backup", "cache", "performance",
-    "database-operations", "api", "console",
+    "database-operations", "api", "console", "security",
 )  # fmt: skip
 PARTS = ("gateway", "queue", "worker", "database")
 DEVELOPMENT = ("development", "development-targets", "simulator", "requirements")
@@ -21,7 +21,7 @@ def tables_of_contents() -> str:
             _contents("Guides", GUIDES),
             _contents("Parts", PARTS),
             _contents("Reference", ("reference/index", "metrics")),
-            _contents("Figures", [*_matching("benchmarks*.md"), "faults"]),
+            _contents("Figures", [*_matching("benchmarks*.md"), "faults", "alerts"]),
             _contents("Development", DEVELOPMENT),
             _contents("Decisions", _matching("adr/*.md")),
         )
