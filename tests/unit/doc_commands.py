@@ -186,7 +186,8 @@ def _unit(words: tuple[str, ...]) -> Iterator[str]:
     stack = set(re.findall(r"unit: \"?([a-z@-]+)", _text("playbooks/vars/units.yml")))
     written = {path.name.removesuffix(".j2") for path in ROOT.glob("roles/*/templates/*.*.j2")}
     there = {name.rsplit(".", 1)[0] for name in stack | written}
-    there |= {"telegram-legacy-feed", "systemd-timesyncd", "postgresql@*-telegram", "telegram-backup*"}
+    there |= {"telegram-legacy-feed", "systemd-timesyncd", "telegram-backup*"}
+    there |= {f"postgresql@{version}-telegram" for version in ("*", "15", "17")}
     names = [one for word, one in zip(("", *words), words, strict=False) if word == "-u"]
     if words[0] in {"status", "start", "stop", "restart"}:
         names += words[1:]
