@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 
+from tests import kept
 from tests.alerts import healthy, host, report
 from tests.alerts.faults import ROUNDS, faults
 from tests.alerts.suite import Suite
@@ -42,7 +43,7 @@ def main() -> int:
             pictures.write(str(running.prometheus.base_url), ROOT / "docs" / "images", options.pictures)
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what stands is undone first
-    state = report.load(STATE)
+    state = kept.load(STATE, report.State)
     if (now := commit()) not in state.commits:
         state.commits.append(now)
     with host.running() as running:
@@ -82,7 +83,7 @@ def _make(running: host.Host, state: report.State, chosen: list[str]) -> None:
 
 
 def _keep(state: report.State) -> None:
-    report.save(STATE, state)
+    kept.save(STATE, state)
     report.write(state, ROOT / "docs")
 
 

@@ -31,19 +31,6 @@ class State(msgspec.Struct):
         return not {*fault.alerts, *fault.afterwards} <= set(self.fired)
 
 
-def load(path: Path) -> State:
-    """The state of an earlier run, or an empty one."""
-    return msgspec.json.decode(path.read_bytes(), type=State) if path.exists() else State()
-
-
-def save(path: Path, state: State) -> None:
-    """Keep it; a kill in between leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(state))
-    new.replace(path)
-
-
 def wrong(state: State) -> list[str]:
     """Everything that is not as it has to be; empty when every bar is met."""
     found = [f"{name}: {text}" for name, text in state.missing.items()]

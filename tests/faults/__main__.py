@@ -10,6 +10,7 @@ from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests import kept
 from tests.faults import report
 from tests.faults.faults import ROWS, Row
 from tests.faults.stack import needs, stack
@@ -36,7 +37,7 @@ def main() -> int:
     if lack := needs():
         parser.exit(2, f"{lack}\n")
     rows = [ROWS[name] for name in options.rows or ROWS]
-    state = report.load(STATE)
+    state = kept.load(STATE, report.State)
     jobs = deque(
         (row, seed)
         for row in rows
@@ -63,7 +64,7 @@ def _run_some(jobs: deque[tuple[Row, int]], state: report.State) -> None:
             whole = _inject(suite, row, seed, state)
             if commit not in state.commits:
                 state.commits.append(commit)
-            report.save(STATE, state)
+            kept.save(STATE, state)
             report.write(state, ROOT / "docs")
             if not whole:
                 _keep_logs(Path(name), row, seed)

@@ -33,19 +33,6 @@ class State(msgspec.Struct):
     commits: list[str] = msgspec.field(default_factory=list)
 
 
-def load(path: Path) -> State:
-    """The state of an earlier run, or an empty one."""
-    return msgspec.json.decode(path.read_bytes(), type=State) if path.exists() else State()
-
-
-def save(path: Path, state: State) -> None:
-    """Keep it; a kill in between leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(state))
-    new.replace(path)
-
-
 def results(state: State) -> list[dict[str, Any]]:
     """Every row that was begun, in the order of the suite."""
     return [

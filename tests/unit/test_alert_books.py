@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests import kept
 from tests.alerts import report
 from tests.alerts.faults import NOT_MADE, ROUNDS, Fault, faults
 from tests.alerts.healthy import Cost, Healthy
@@ -82,8 +83,8 @@ def test_the_page_keeps_what_people_wrote_and_a_state_comes_back(tmp_path: Path)
     page = tmp_path / "alerts.md"
     page.write_text(f"# Alerts\n\n{BEGIN}\nolder figures\n{END}\nthe end\n")
     state = complete()
-    report.save(tmp_path / "state.json", state)
-    assert report.load(tmp_path / "state.json") == state
+    kept.save(tmp_path / "state.json", state)
+    assert kept.load(tmp_path / "state.json", State) == state
     report.write(state, tmp_path)
     text = page.read_text()
     assert text.startswith("# Alerts\n")
