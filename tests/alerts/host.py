@@ -94,13 +94,21 @@ def reached(name: str, telegram: Simulator) -> Iterator[Host]:
     with tempfile.NamedTemporaryFile("w") as settings:
         settings.write(targets("ssh-config", name))
         settings.flush()
-        with subprocess.Popen(["ssh", "-F", settings.name, "-N", *forward, name], stdin=subprocess.DEVNULL) as tunnel:
+        command = ["ssh", "-F", settings.name, "-N", *forward, name]
+        with (
+            subprocess.Popen(command, stdin=subprocess.DEVNULL) as tunnel,
+            _client(ports[0]) as prometheus,
+            _client(ports[1]) as alertmanager,
+        ):
             try:
-                clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) for port in ports]
-                wait_until(lambda: _answers(clients[0]), 60)
-                yield Host(name, telegram, *clients)
+                wait_until(lambda: _answers(prometheus), 60)
+                yield Host(name, telegram, prometheus, alertmanager)
             finally:
                 tunnel.terminate()
+
+
+def _client(port: int) -> httpx.Client:
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
 
 
 def _answers(client: httpx.Client) -> bool:
