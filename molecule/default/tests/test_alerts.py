@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from probe import telegram, wait_until
 from testinfra.host import Host
@@ -14,6 +16,7 @@ LOOK_BACK = {"ErrorBudgetBurns", "ErrorBudgetBurnsFast", "LowCacheHitRate", "Slo
 """The fail-over and the deployments before are seen for minutes and hours in what these look back at."""
 
 
+@pytest.mark.skipif(not os.environ.get("TELEGRAM_STACK_LONG"), reason="of the long form: make test-all, or make alerts")
 @pytest.mark.requirement("MO-02", "MO-04")
 def test_alerts_fire_by_their_faults_and_by_nothing_else(host: Host) -> None:
     if not host.system_info.release.startswith("13"):
