@@ -1,4 +1,4 @@
-"""What a long run has measured so far, kept in a file for the next run to go on with."""
+"""What a long run has measured so far: kept in a file for the next run to go on with, and told on a page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -21,3 +23,11 @@ def save(path: Path, state: msgspec.Struct) -> None:
     new = path.with_suffix(".new")
     new.write_bytes(msgspec.json.encode(state))
     new.replace(path)
+
+
+def tell(page: Path, measured: str) -> None:
+    """Replace what stands between the marks of `page`, which keeps its own words."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, found, after = rest.partition(END)
+    assert found, f"{page} has lost its marks: {BEGIN} and {END}"
+    page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}")

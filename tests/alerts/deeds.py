@@ -126,6 +126,7 @@ def tables_locked(host: Host) -> Iterator[None]:
     host.run(f"systemd-run -q --unit=locker -p User=postgres env PGAPPNAME=locker {psql}")
     yield
     host.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'locker'")
+    # It ends by itself with its connection, and is failed then or gone.
     host.run("systemctl stop locker 2>/dev/null || true; systemctl reset-failed locker 2>/dev/null || true")
 
 

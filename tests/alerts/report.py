@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from tests import kept
 from tests.alerts.faults import NOT_MADE, Fault, faults
 from tests.alerts.healthy import Healthy
 from tests.alerts.host import CHANNELS, PATIENCE, RATE
 from tests.alerts.suite import ALWAYS, Fired
-from tests.faults.report import BEGIN, END, machine
+from tests.faults.report import machine
 from tests.unit.alert_rules import alerts
 
 CPU_BAR, MEMORY_BAR = 5.0, 400 << 20
@@ -66,11 +67,7 @@ def write(state: State, folder: Path) -> None:
     }
     whole = msgspec.to_builtins(state) | about
     (folder / "alerts.json").write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1))
-    page = folder / "alerts.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, found, after = rest.partition(END)
-    assert found, f"{page} has lost its marks: {BEGIN} and {END}"
-    page.write_text(f"{before}{BEGIN}\n{_measured(state, about)}\n{END}{after}")
+    kept.tell(folder / "alerts.md", _measured(state, about))
 
 
 def _measured(state: State, about: dict[str, object]) -> str:

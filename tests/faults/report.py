@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests import kept
 from tests.faults.faults import ROWS, Row
 from tests.faults.suite import CAUGHT_UP_SECONDS, DELETE_EVERY, EDIT_EVERY, RATE, Injection, Latencies
 from tests.integration.servers import ROOT
@@ -22,7 +23,6 @@ _SUMS = (
     "sent", "edited", "deleted", "durable", "published", "published_again", "effects", "lost", "duplicate_effects",
     "reordered",
 )  # fmt: skip
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 class State(msgspec.Struct):
@@ -101,11 +101,7 @@ def write(state: State, folder: Path) -> None:
         "caught_up_seconds": CAUGHT_UP_SECONDS,
     }
     (folder / "faults.json").write_bytes(msgspec.json.format(msgspec.json.encode({**about, "rows": rows}), indent=1))
-    page = folder / "faults.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, found, after = rest.partition(END)
-    assert found, f"{page} has lost its marks: {BEGIN} and {END}"
-    page.write_text(f"{before}{BEGIN}\n{_intro(about, rows)}\n\n{table(rows)}\n{_broken_off(rows)}{END}{after}")
+    kept.tell(folder / "faults.md", f"{_intro(about, rows)}\n\n{table(rows)}\n{_broken_off(rows)}".removesuffix("\n"))
 
 
 def _intro(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Tasks of a role as Ansible runs them, on this machine."""
+"""Playbooks, and tasks of a role, as Ansible runs them on this machine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ def play(
     made = [{"hosts": "localhost", "tasks": tasks}]
     (folder / "play.yml").write_text(json.dumps(made))  # which is YAML too
     (folder / "settings.json").write_text(json.dumps(settings))
-    command = ["ansible-playbook", *options, "-i", "localhost,", "-c", "local", str(folder / "play.yml")]
+    made_of = [str(folder / "play.yml"), "-e", f"@{folder}/settings.json"]
+    return playbook(*options, "-i", "localhost,", "-c", "local", *made_of)
+
+
+def playbook(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook with these words, in the repository's root and with its settings."""
     return subprocess.run(
-        [*command, "-e", f"@{folder}/settings.json"],
+        ["ansible-playbook", *words],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
         capture_output=True,

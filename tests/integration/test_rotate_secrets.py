@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.integration.plays import playbook
 from tests.integration.servers import ROOT
 
 NAMES = yaml.safe_load((ROOT / "roles/common/vars/main.yml").read_text())["_common_secret_names"]
@@ -32,15 +32,7 @@ class Inventory:
     def rotate(self, *options: str) -> subprocess.CompletedProcess[str]:
         """A dry run; it changes no file, whatever it says."""
         before = {path: path.read_text() for path in self.file.parent.iterdir()}
-        done = subprocess.run(
-            ["ansible-playbook", "--check", "--diff", "-i", str(self.hosts), "playbooks/rotate_secrets.yml", *options],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        done = playbook("--check", "--diff", "-i", str(self.hosts), "playbooks/rotate_secrets.yml", *options)
         assert {path: path.read_text() for path in self.file.parent.iterdir()} == before
         assert "canary-" not in done.stdout + done.stderr
         return done

@@ -18,7 +18,7 @@ from tests.alerts.healthy import Cost, Healthy
 from tests.alerts.host import Host
 from tests.alerts.report import State
 from tests.alerts.suite import ALWAYS, Fired, Standing, broken_link, end
-from tests.faults.report import BEGIN, END
+from tests.kept import BEGIN, END
 from tests.unit.alert_rules import alerts, settings
 
 WELL = Healthy(240.0, 12, 42, 100, [], [], [], {}, {"prometheus": Cost(2.0, 200 << 20)})

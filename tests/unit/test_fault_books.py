@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests import kept
 from tests.faults import report
 from tests.faults.faults import ROWS
 from tests.faults.ledger import Account, Sent, count_writes
@@ -89,7 +90,7 @@ def test_a_second_write_of_a_version_is_a_duplicate_and_an_older_message_is_reor
 
 def test_the_report_keeps_the_text_around_its_table(tmp_path: Path) -> None:
     page = tmp_path / "faults.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    page.write_text(f"before\n{kept.BEGIN}\nold\n{kept.END}\nafter\n")
     report.write(State({"gateway:kill": [injection()] * 20}, commits=["abc"]), tmp_path)
     text = page.read_text()
     assert text.startswith("before\n")
