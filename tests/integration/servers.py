@@ -233,3 +233,8 @@ async def until(condition: Any, within: float = 10.0) -> None:
     async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+def whole_lines(file: Path) -> list[bytes]:
+    """Lines of a file that another process writes, without the one it has only begun."""
+    return file.read_bytes().split(b"\n")[:-1]

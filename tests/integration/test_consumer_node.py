@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration import brokers, npm
-from tests.integration.servers import ROOT, wait_until
+from tests.integration.servers import ROOT, wait_until, whole_lines
 from tests.integration.workers import NOW, SIGNAL, Broker, event
 
 from telegram_stack import events
@@ -51,7 +51,7 @@ class Example:
 
     def printed(self) -> list[tuple[str, int, int, str | None]]:
         """Kind, message, version and text of each line."""
-        lines = [json.loads(line) for line in self._said.read_text().splitlines()]
+        lines = [json.loads(line) for line in whole_lines(self._said)]
         assert all(line["channel_id"] == CHANNEL for line in lines)
         return [(line["kind"], line["message_id"], line["version"], line["text"]) for line in lines]
 

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from tests.integration.gateways import ListSink, post, running
-from tests.integration.servers import free_port, until
+from tests.integration.servers import free_port, until, whole_lines
 from tests.unit.test_spool import events
 
 from telegram_stack.events import decode
@@ -131,7 +131,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        with open(sys.argv[2], "ab") as file:
+        with open(sys.argv[2], "ab", buffering=0) as file:
             file.write(body + b"\\n")
         self.send_response(204)
         self.end_headers()
@@ -159,7 +159,7 @@ async def test_a_killed_receiver_misses_nothing_and_the_cursor_outlives_the_gate
     file.touch()
 
     def received() -> list[tuple[int, int]]:
-        return [decode(line).key for line in file.read_bytes().splitlines()]
+        return [decode(line).key for line in whole_lines(file)]
 
     push, _ = push_sink(receiver.address)
     sent: set[tuple[int, int]] = set()
