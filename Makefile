@@ -135,6 +135,7 @@ lock: $(READY) ## Lock the newest allowed versions of everything that is install
 	$(COMPILE) services/pyproject.toml -o services/requirements.lock
 	$(COMPILE) services/build.in -o services/build.lock
 	$(COMPILE) requirements/dev.in services/pyproject.toml -c services/requirements.lock -o requirements/dev.lock
+	$(COMPILE) requirements/ansible-2.18.in -o requirements/ansible-2.18.lock
 
 wheel: $(READY) ## Build the services' wheel that the collection carries
 	$(VENV)/bin/python roles/common/files/wheelhouse.py wheel
