@@ -41,6 +41,7 @@ lint: $(READY)
 	mypy
 	yamllint --strict .
 	ansible-lint --offline
+	antsibull-changelog lint
 
 # What tries the rules of the monitoring; neither starts.
 PROMTOOLS := prometheus prometheus-alertmanager
@@ -142,6 +143,10 @@ wheel: $(READY) ## Build the services' wheel that the collection carries
 
 build: wheel ## Build the collection's package
 	ansible-galaxy collection build --force --output-path dist
+
+.PHONY: changelog
+changelog: $(READY) ## Take the fragments of changelogs/fragments into CHANGELOG.md, below the version of galaxy.yml
+	antsibull-changelog release --update-existing --use-ansible-doc
 
 sanity: build ## Run ansible-test sanity on the built package
 	$(VENV)/bin/python -m tools.sanity dist/tradingsystem-telegram_stack-*.tar.gz
