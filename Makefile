@@ -144,6 +144,17 @@ wheel: $(READY) ## Build the services' wheel that the collection carries
 build: wheel ## Build the collection's package
 	ansible-galaxy collection build --force --output-path dist
 
+AUDIT = pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement
+LOCKS := services/requirements.lock services/build.lock requirements/dev.lock requirements/ansible-2.18.lock
+.PHONY: audit sbom
+audit: $(READY) ## Look up what is locked among known vulnerabilities; what cannot be looked up is an error too
+	@failed=; for lock in $(LOCKS); do echo "$$lock"; $(AUDIT) $$lock || failed="$$failed $$lock"; done; \
+		[ -z "$$failed" ] || { echo "Known vulnerabilities, or a package that could not be looked up, as said above, in$$failed:" \
+		"docs/security.md#known-vulnerabilities says what to do." >&2; exit 1; }
+
+sbom: $(READY) ## Write what the services consist of, and what is known against it, as CycloneDX: dist/sbom.json
+	@mkdir -p dist && $(AUDIT) services/requirements.lock --format cyclonedx-json --output dist/sbom.json
+
 .PHONY: changelog
 changelog: $(READY) ## Take the fragments of changelogs/fragments into CHANGELOG.md, below the version of galaxy.yml
 	antsibull-changelog release --update-existing --use-ansible-doc
