@@ -75,7 +75,7 @@ browser-ready:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
-integration: $(READY) targets-ready servers-ready browser-ready
+integration: $(READY) targets-ready servers-ready promtools-ready browser-ready
 	pytest -q -rs tests/integration
 
 .PHONY: pictures
