@@ -71,6 +71,14 @@ def test_a_unit_is_no_more_exposed_than_the_security_page_says(host: Host, unit:
     assert measured(host.check_output(f"systemd-analyze security --no-pager {name}")) <= told()[unit]
 
 
+@pytest.mark.requirement("DB-06")
+def test_a_set_is_made_and_read_back_within_the_sandboxes_of_their_units(host: Host) -> None:
+    begun = host.check_output("date +%s")
+    host.check_output("systemctl start telegram-backup telegram-backup-test")  # one after the other
+    said = host.check_output(f"journalctl -u telegram-backup-test --since @{begun} -o cat --no-pager")
+    assert re.search(r"set \S+: files read back, \d+ tables equal in count and checksum", said), said
+
+
 def test_no_unit_restarted_by_itself_or_failed(host: Host) -> None:
     assert host.check_output("systemctl list-units --state=failed --no-legend --plain") == ""
 
