@@ -41,6 +41,7 @@ lint: $(READY)
 	mypy
 	yamllint --strict .
 	ansible-lint --offline
+	antsibull-changelog lint
 
 # What tries the rules of the monitoring; neither starts.
 PROMTOOLS := prometheus prometheus-alertmanager
@@ -74,7 +75,7 @@ browser-ready:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
-integration: $(READY) targets-ready servers-ready browser-ready
+integration: $(READY) targets-ready servers-ready promtools-ready browser-ready
 	pytest -q -rs tests/integration
 
 .PHONY: pictures
@@ -135,12 +136,28 @@ lock: $(READY) ## Lock the newest allowed versions of everything that is install
 	$(COMPILE) services/pyproject.toml -o services/requirements.lock
 	$(COMPILE) services/build.in -o services/build.lock
 	$(COMPILE) requirements/dev.in services/pyproject.toml -c services/requirements.lock -o requirements/dev.lock
+	$(COMPILE) requirements/ansible-2.18.in -o requirements/ansible-2.18.lock
 
 wheel: $(READY) ## Build the services' wheel that the collection carries
 	$(VENV)/bin/python roles/common/files/wheelhouse.py wheel
 
 build: wheel ## Build the collection's package
 	ansible-galaxy collection build --force --output-path dist
+
+AUDIT = pip-audit --strict --disable-pip --require-hashes --progress-spinner off --requirement
+LOCKS := services/requirements.lock services/build.lock requirements/dev.lock requirements/ansible-2.18.lock
+.PHONY: audit sbom
+audit: $(READY) ## Look up what is locked among known vulnerabilities; what cannot be looked up is an error too
+	@failed=; for lock in $(LOCKS); do echo "$$lock"; $(AUDIT) $$lock || failed="$$failed $$lock"; done; \
+		[ -z "$$failed" ] || { echo "Known vulnerabilities, or a package that could not be looked up, as said above, in$$failed:" \
+		"docs/security.md#known-vulnerabilities says what to do." >&2; exit 1; }
+
+sbom: $(READY) ## Write what the services consist of, and what is known against it, as CycloneDX: dist/sbom.json
+	@mkdir -p dist && $(AUDIT) services/requirements.lock --format cyclonedx-json --output dist/sbom.json
+
+.PHONY: changelog
+changelog: $(READY) ## Take the fragments of changelogs/fragments into CHANGELOG.md, below the version of galaxy.yml
+	antsibull-changelog release --update-existing --use-ansible-doc
 
 sanity: build ## Run ansible-test sanity on the built package
 	$(VENV)/bin/python -m tools.sanity dist/tradingsystem-telegram_stack-*.tar.gz

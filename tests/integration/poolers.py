@@ -21,11 +21,6 @@ from tests.integration.servers import DATABASE, ROOT, Postgres, free_port, wait_
 ROLE = ROOT / "roles" / "pgbouncer"
 
 
-def pgbouncer_installed() -> bool:
-    """Whether a pooler can be started here."""
-    return Path("/usr/sbin/pgbouncer").exists()
-
-
 @dataclass
 class Pooler:
     """A running PgBouncer."""

@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.integration.installed import PROGRAMS, call, content
+from tests.integration.servers import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-PLAYBOOKS = ("deploy", "health", "start", "stop", "uninstall")
+PARTS = {"hosts_exist", "migrate_phases"}
+"""Playbooks that others import."""
+PLAYBOOKS = sorted({path.stem for path in (ROOT / "playbooks").glob("*.yml")} - PARTS)
 ONE_HOST = (ROOT / "inventories/single/hosts.yml").read_text()
-
-
-@pytest.fixture(scope="module")
-def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of collections that holds ours, built and installed as a user would."""
-    folder = tmp_path_factory.mktemp("collections")
-    galaxy = [str(Path(sys.executable).with_name("ansible-galaxy")), "collection"]
-    subprocess.run([sys.executable, str(ROOT / "roles/common/files/wheelhouse.py"), "wheel"], check=True)
-    subprocess.run([*galaxy, "build", "--output-path", str(folder)], cwd=ROOT, check=True)
-    (package,) = folder.glob("tradingsystem-telegram_stack-*.tar.gz")
-    install = [*galaxy, "install", str(package), "-p", str(folder), "--no-deps"]
-    subprocess.run(install, cwd=folder, env=away_from_the_clone(), check=True)
-    return folder
-
-
-def away_from_the_clone() -> dict[str, str]:
-    """The environment without what `make` sets: the clone's configuration names it as an installed collection."""
-    return {name: value for name, value in os.environ.items() if name not in ("ANSIBLE_CONFIG", "PYTHONPATH")}
 
 
 def play(collections: Path, name: str, inventory: str, folder: Path, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a playbook called by its collection name, in a folder with nothing but an inventory."""
     (folder / "hosts.yml").write_text(inventory)
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), f"tradingsystem.telegram_stack.{name}"]
-    done = subprocess.run(
-        [*command, *arguments, "-i", "hosts.yml"],
-        cwd=folder,
-        env=away_from_the_clone() | {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_NOCOLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = (f"tradingsystem.telegram_stack.{name}", *arguments, "-i", "hosts.yml")
+    done = call(PROGRAMS / "ansible-playbook", str(collections), folder, *command)
     return done.returncode, " ".join(done.stdout.split())
 
 
@@ -55,7 +28,7 @@ def test_each_playbook_is_found_by_its_name_and_whole(collections: Path, tmp_pat
     others = [f"tradingsystem.telegram_stack.{name}" for name in PLAYBOOKS[1:]]
     code, output = play(collections, PLAYBOOKS[0], ONE_HOST, tmp_path, *others, "--list-tasks")
     assert code == 0, output
-    installed = collections / "ansible_collections/tradingsystem/telegram_stack/playbooks"
+    installed = content(collections) / "playbooks"
     missing = [name for name in PLAYBOOKS if f"playbook: {installed / name}.yml play #1" not in output]
     assert not missing, output
     assert output.count("Refuse an inventory without hosts of the stack TAGS") >= len(PLAYBOOKS)
@@ -80,7 +53,7 @@ def test_a_misspelt_setting_is_refused_before_the_first_change(collections: Path
 
 
 def test_the_services_come_from_the_wheel_that_the_package_carries(collections: Path) -> None:
-    program = collections / "ansible_collections/tradingsystem/telegram_stack/roles/common/files/wheelhouse.py"
+    program = content(collections) / "roles/common/files/wheelhouse.py"
     spec = importlib.util.spec_from_file_location("installed_wheelhouse", program)
     assert spec is not None
     assert spec.loader is not None

@@ -14,8 +14,6 @@ import msgspec
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
-LEVELS = ("debug", "info", "warning", "error")
-
 
 class JsonFormatter(logging.Formatter):
     """One line a record: time, level, service, logger, message, whatever came by ``extra``, and the traceback."""
@@ -40,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def setup(service: str, level: str) -> None:
-    """Send every record of at least `level` (one of `LEVELS`) to stdout as JSON lines.
+    """Send every record of at least `level` (debug, info, warning, error) to stdout as JSON lines.
 
     Libraries that tell each step at info (Telethon, pika, uvicorn's access log) are heard from warning on,
     unless `level` is debug.
