@@ -57,12 +57,12 @@ class Host:
         self._simulator.ask("POST", "/load", {"rate": rate})
         try:
             time.sleep(SETTLING)
-            told = self._probe(rate, seconds)
+            told = self._probe(seconds)
         finally:
             self._rest()
         return Run(
             rate, seconds, self._limits, told["received"],
-            told["stages"] | {"effect": interpolated(told["effects"])},
+            {name: interpolated(buckets) for name, buckets in told["stages"].items()},
             told["cpu"], max(told["left"].values()), told["behind"], told["settled_seconds"],
             told["statements"] / max(1, told["received"]), told["megabytes"],
         )  # fmt: skip
@@ -70,8 +70,8 @@ class Host:
     def _rest(self) -> None:
         self._simulator.ask("DELETE", "/load")
 
-    def _probe(self, rate: float, seconds: float) -> dict[str, Any]:
-        command = ["exec", demo_stack.HOST, "python3", "-", str(seconds), str(rate), "4011", "telegram_gateway"]
+    def _probe(self, seconds: float) -> dict[str, Any]:
+        command = ["exec", demo_stack.HOST, "python3", "-", str(seconds), "4011", "telegram_gateway"]
         with subprocess.Popen(
             [sys.executable, "-m", "tools.targets", *command],
             cwd=demo_stack.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

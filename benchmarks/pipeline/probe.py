@@ -1,8 +1,8 @@
-"""Runs on the host that is measured, with its own Python alone: python3 probe.py SECONDS RATE WORKER_PORT DATABASE
+"""Runs on the host that is measured, with its own Python alone: python3 probe.py SECONDS WORKER_PORT DATABASE
 
-Collects the gateway's trace while a load runs and says `measured`. Once the sinks have everything it prints, as JSON,
-the milliseconds from receipt to each stage, the worker's histogram, the cores that each unit used, the gateway's
-largest memory and the clients' statements.
+Watches while a load runs and says `measured`. Once the sinks have everything it prints, as JSON, the histograms from
+receipt to each stage, the cores that each unit used, the gateway's largest memory and the clients' statements.
+It asks for little meanwhile: an answer holds the asked service up, and one message of a hundred is what is looked for.
 """
 
 from __future__ import annotations
@@ -18,41 +18,37 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 STAGES = {"spooled": "spool", "stored": "database", "published": "queue", "cached": "cache"}
 GATEWAY = "http://127.0.0.1:4006"
-BUCKET = re.compile(r'^telegram_worker_latency_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
+LINE = r'^{}_bucket\{{le="([^"]+)"{}\}} (\S+)$'
+RECEIVED = re.compile(r"^telegram_events_received_total\{.*\} (\S+)$", re.MULTILINE)
 UNIT = re.compile(r"/([^/\n]+)\.service$", re.MULTILINE)
 PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
-REMEMBERED = 5000
-"""Events in the gateway's trace. They are read twice before they are forgotten: an answer holds the gateway up."""
+LOOK_SECONDS = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     """Measure for as long as the first argument says, the sinks' rest included."""
-    seconds, rate = float(sys.argv[1]), float(sys.argv[2])
-    worker, database = f"http://127.0.0.1:{sys.argv[3]}", sys.argv[4]
-    paths: dict[tuple[int, int, int], dict[str, Any]] = {}
-    begun, units, effects, calls = time.time(), cpu(), histogram(worker), statements(database)
+    seconds, worker, database = float(sys.argv[1]), f"http://127.0.0.1:{sys.argv[2]}", sys.argv[3]
+    begun, units, before, calls = time.time(), cpu(), histograms(worker), statements(database)
+    came = received()
     behind = 0
     while time.time() < begun + seconds:
-        time.sleep(min(2.0, REMEMBERED / rate / 2))
-        collect(paths, begun)
+        time.sleep(min(LOOK_SECONDS, max(0.0, begun + seconds - time.time())))
         behind = max(behind, *lags().values())
     elapsed = time.time() - begun
     used = {name: (value - units.get(name, 0.0)) / elapsed for name, value in cpu().items()}
-    left = lags()
     told = {"elapsed": elapsed, "cpu": {name: round(value, 4) for name, value in used.items() if value >= 0.001}}
-    told |= {"left": left, "behind": behind, "megabytes": megabytes(), "received": len(paths)}
+    told |= {"left": lags(), "behind": behind, "megabytes": megabytes(), "received": received() - came}
     print("measured", flush=True)  # the load ends now
     settled = settle(begun + seconds + 120)
-    collect(paths, begun)
     told |= {"settled_seconds": settled - begun - seconds, "statements": statements(database) - calls}
-    told["stages"] = {name: percentiles(paths, key) for key, name in STAGES.items()}
-    earlier = dict(effects)
-    told["effects"] = [[bound, count - earlier.get(bound, 0)] for bound, count in histogram(worker)]
+    told["stages"] = {
+        name: [[bound, count - earlier] for (bound, count), (_, earlier) in zip(after, before[name], strict=True)]
+        for name, after in histograms(worker).items()
+    }
     print(json.dumps(told))
 
 
@@ -89,23 +85,22 @@ def settle(deadline: float) -> float:
     return time.time()
 
 
-def collect(paths: dict[tuple[int, int, int], dict[str, Any]], begun: float) -> None:
-    """Add what the gateway remembers of messages that came since `begun`."""
-    for path in json.loads(ask(f"{GATEWAY}/trace")):
-        if path["received"] >= begun:
-            paths[path["channel_id"], path["message_id"], path["version"]] = path
+def received() -> int:
+    """Live updates that the gateway has taken since it began."""
+    return sum(int(float(count)) for count in RECEIVED.findall(ask(f"{GATEWAY}/metrics").decode()))
 
 
-def percentiles(paths: dict[tuple[int, int, int], dict[str, Any]], key: str) -> dict[str, float]:
-    """p50, p95 and p99 of the milliseconds from receipt to stage `key`."""
-    values = sorted((path[key] - path["received"]) * 1000 for path in paths.values() if path[key] is not None)
-    return {f"p{p}": round(values[min(len(values) - 1, len(values) * p // 100)], 2) for p in (50, 95, 99)}
+def histograms(worker: str) -> dict[str, list[tuple[float, float]]]:
+    """The latencies to each stage: upper bound in milliseconds, cumulated count."""
+    gateway = ask(f"{GATEWAY}/metrics").decode()
+    found = {name: buckets(gateway, "telegram_stage_seconds", f',stage="{stage}"') for name, stage in STAGES.items()}
+    return found | {"effect": buckets(ask(f"{worker}/metrics").decode(), "telegram_worker_latency_seconds")}
 
 
-def histogram(worker: str) -> list[tuple[float, float]]:
-    """The worker's latency: upper bound in milliseconds, cumulated count."""
-    text = ask(f"{worker}/metrics").decode()
-    return [(float(bound) * 1000, float(count)) for bound, count in BUCKET.findall(text)]
+def buckets(text: str, name: str, labels: str = "") -> list[tuple[float, float]]:
+    """A histogram among the metrics of `text`."""
+    lines = re.findall(LINE.format(name, labels), text, re.MULTILINE)
+    return [(float(bound) * 1000, float(count)) for bound, count in lines]
 
 
 def processes() -> Iterator[tuple[str, Path]]:
