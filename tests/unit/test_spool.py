@@ -227,6 +227,20 @@ async def test_trimming_stays_behind_the_slowest_sink(tmp_path: Path) -> None:
         assert spool.last_seq == 21
 
 
+async def test_a_flood_trims_as_it_writes(tmp_path: Path) -> None:
+    async with opened(tmp_path, ("database",), retain=100) as spool:
+        flood = asyncio.get_running_loop().time() + 3  # longer than the trimming of a calm spool takes to begin
+        number = 0
+        while asyncio.get_running_loop().time() < flood:
+            await spool.commit(events(*range(number + 1, number + 51)))
+            number += 50
+            spool.advance("database", number)
+        with sqlite3.connect(tmp_path / "spool.db") as connection:
+            (kept,) = connection.execute("SELECT count(*) FROM events").fetchone()
+        assert number > 1000
+        assert kept <= 100 + 100 + 50, "what is retained, less than a step, and the last group"
+
+
 async def test_a_sink_that_is_gone_does_not_hold_the_others_and_a_new_one_begins_with_the_slowest(
     tmp_path: Path,
 ) -> None:

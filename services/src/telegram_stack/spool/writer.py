@@ -25,8 +25,9 @@ from telegram_stack.spool.reserve import Reserve
 log = logging.getLogger(__name__)
 
 _CURSOR_SECONDS = 0.2
-_TRIM_SECONDS = 1.0  # with _TRIM_STEP: 5,000 events a second at most, 10 ms a step
+_TRIM_SECONDS = 1.0  # with _TRIM_STEP: 5,000 events a second at most, 10 ms a step, while nothing comes
 _TRIM_STEP = 5_000
+_TRIM_ALONG = (100, 500)  # events that a group's commit takes away, at least and at most: 1 ms for 100
 _TRIM_WORTH = 1_000  # events: while the disk is full, less costs more log than it frees
 _VACUUM_PAGES = 500  # 2 MB of log a step at most
 _CHECKPOINT_SECONDS = 2.0
@@ -175,7 +176,7 @@ class Writer:
                 finished = now
             elif self._stop.is_set():
                 break
-            if time.monotonic() - trimmed > _TRIM_SECONDS:
+            if not group and time.monotonic() - trimmed > _TRIM_SECONDS:
                 trimmed = time.monotonic()
                 with suppress(sqlite3.Error):  # a full disk: the next commit reports it
                     self._trim(writer)
@@ -256,9 +257,11 @@ class Writer:
         writer.execute("BEGIN IMMEDIATE")
         new = _insert(writer, _INSERT_EVENTS, rows)
         _insert(writer, _INSERT_CHANNELS, [msgspec.structs.astuple(channel) for channel in channels.values()], _UPDATE)
+        trimmed = self._trimmed_along(writer)
         self._save_cursors(writer)
         (last,) = writer.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
         writer.execute("COMMIT")
+        self._lowest += trimmed
         first, self._last = self._last + 1, int(last)
         if new < len(rows) or self._last - first + 1 != new:  # some were known: which numbers, only the file knows
             return Committed(self._last, ())
@@ -277,8 +280,20 @@ class Writer:
         """One step. Raises sqlite3.Error."""
         count = min(self._trimmable(), _TRIM_STEP)
         if count > 0:
-            writer.execute("DELETE FROM events WHERE seq < ?", (self._lowest + count,))
+            self._delete(writer, count)
             self._lowest += count
+
+    def _trimmed_along(self, writer: sqlite3.Connection) -> int:
+        """How many a group's commit takes away: in a flood a step of its own would hold up the groups behind it."""
+        least, most = _TRIM_ALONG
+        count = min(self._trimmable(), most)
+        if count < least:
+            return 0
+        self._delete(writer, count)
+        return count
+
+    def _delete(self, writer: sqlite3.Connection, count: int) -> None:
+        writer.execute("DELETE FROM events WHERE seq < ?", (self._lowest + count,))
 
     def _make_room(self, writer: sqlite3.Connection) -> None:
         """Without the reserve: give the disk back what can be spared, until the reserve fits in again.
