@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from tests.integration.brokers import (
     redis_installed,
     redis_with_sentinel,
 )
+from tests.integration.gateways import Silent
 from tests.integration.servers import Postgres, cable, postgres, postgres_programs
 
 from telegram_stack import cache_keys, events
 from telegram_stack.database import DatabaseConfig, open_pool
 from telegram_stack.events import Content, Event, Media, deletion, version_of
 from telegram_stack.ids import row_id
-from telegram_stack.sinks.base import RejectedEventsError, SinkUnavailableError
+from telegram_stack.sinks.base import RejectedEventsError, SinkUnavailableError, drain
 from telegram_stack.sinks.cache import CacheConfig, CacheSink, open_cache
 from telegram_stack.sinks.database import DatabaseSink
 from telegram_stack.sinks.queue import QueueConfig, QueueSink
@@ -369,6 +370,48 @@ async def test_a_cut_cable_leaves_only_what_was_not_confirmed(broker: Broker, ch
             await sink.write(remaining)
     found = {event.message_id for _, event in messages(broker, UNROUTABLE) if event.channel_id == channel}
     assert found == set(range(1, 2001))
+
+
+class Batches:
+    """A spool that holds `entries` in batches of 20; says when the drain has moved the cursor."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+        self.cursor = 0
+        self.moved = asyncio.Event()
+
+    async def batches(self, sink: str, limit: int) -> AsyncIterator[list[Entry]]:
+        for start in range(0, len(self._entries), 20):
+            yield list(self._entries[start : start + 20])
+
+    def advance(self, sink: str, seq: int) -> None:
+        assert seq > self.cursor
+        self.cursor = seq
+        self.moved.set()
+
+    async def quarantine(self, sink: str, entries: object, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+@needs_rabbitmq
+@pytest.mark.requirement("GW-05")
+@pytest.mark.requirement("MQ-02")
+async def test_batches_on_their_way_when_the_cable_is_cut_arrive_in_their_order(broker: Broker, channel: int) -> None:
+    batch = entries(*(state(channel, number) for number in range(1, 4001)))
+    spool = Batches(batch)
+    async with cable("127.0.0.1", broker.port) as link, queue_sink(broker, link.port) as sink:
+        await sink.write(batch[:1])
+        draining = asyncio.create_task(drain(sink, spool, Silent(), window=4))
+        for _ in range(3):
+            spool.moved.clear()
+            await spool.moved.wait()
+            await link.cut()
+            await asyncio.sleep(0.3)
+            await link.mend()
+        assert spool.cursor < batch[-1].seq, "cut while there was something to be written"
+        await draining
+    found = [event.message_id for _, event in messages(broker, UNROUTABLE) if event.channel_id == channel]
+    assert list(dict.fromkeys(found)) == list(range(1, 4001)), "what comes twice comes behind its first time"
 
 
 @needs_rabbitmq

@@ -159,12 +159,87 @@ async def test_an_unforeseen_error_ends_the_drain_and_keeps_the_cursor() -> None
 
 
 async def test_a_cancel_keeps_the_cursor() -> None:
-    def cancel(_batch: list[Entry]) -> None:
-        raise asyncio.CancelledError
+    class Stuck(Commanded):
+        async def write(self, batch: Sequence[Entry]) -> None:
+            begun.set()
+            await asyncio.Event().wait()
 
-    spool = ListSpool(batch(1))
+    begun, spool = asyncio.Event(), ListSpool(batch(1))
+    draining = asyncio.create_task(drain(Stuck(spool), spool, Notes()))
+    await begun.wait()
+    draining.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await run(spool, cancel)
+        await draining
+    assert spool.log == []
+
+
+@pytest.mark.requirement("GW-05")
+async def test_several_batches_are_on_their_way_and_the_cursor_follows_the_first_that_is_not_done() -> None:
+    class Slow(Commanded):
+        """Writes the first batch last."""
+
+        def __init__(self, spool: ListSpool) -> None:
+            super().__init__(spool)
+            self.begun: list[int] = []
+            self.others = asyncio.Event()
+
+        async def write(self, batch: Sequence[Entry]) -> None:
+            self.begun.append(batch[0].seq)
+            if batch[0].seq == 1:
+                await self.others.wait()
+            await super().write(batch)
+            if batch[0].seq == 3:
+                self.others.set()
+
+    spool = ListSpool(batch(1), batch(2), batch(3), batch(4))
+    sink, notes = Slow(spool), Notes()
+    await drain(sink, spool, notes, window=3)
+    assert sink.begun == [1, 2, 3, 4]
+    assert notes.done == [2, 3, 1, 4], "the fourth waits for a place"
+    advances = [seq for what, seq in spool.log if what == "advance"]
+    assert advances == [1, 2, 3, 4]
+    assert spool.log.index(("advance", 1)) > spool.log.index(("write", [3]))
+
+
+@pytest.mark.requirement("GW-05")
+async def test_what_fails_on_its_way_comes_again_before_those_behind_it() -> None:
+    class Away(Commanded):
+        """Away until the third batch has been tried in vain, too."""
+
+        async def write(self, batch: Sequence[Entry]) -> None:
+            tried.append(batch[0].seq)
+            await asyncio.sleep(0)
+            if len(tried) <= 3:
+                raise SinkUnavailableError("away")
+            await super().write(batch)
+
+    async def longest_for_the_first(_seconds: float) -> None:
+        pauses.append(asyncio.Event())
+        if len(pauses) == 3:
+            for pause in reversed(pauses):
+                pause.set()
+        await pauses[-1].wait()
+
+    tried: list[int] = []
+    pauses: list[asyncio.Event] = []
+    spool = ListSpool(*(batch(number) for number in range(1, 7)))
+    sink, notes = Away(spool), Notes()
+    await drain(sink, spool, notes, window=3, sleep=longest_for_the_first)
+    assert tried == [1, 2, 3, 1, 2, 3, 4, 5, 6]
+    assert sink.written == [1, 2, 3, 4, 5, 6]
+    assert notes.reasons == ["away"] * 3
+
+
+async def test_an_error_ends_the_drain_though_others_are_on_their_way() -> None:
+    class Defect(Commanded):
+        async def write(self, batch: Sequence[Entry]) -> None:
+            if batch[0].seq == 2:
+                raise KeyError("defect")
+            await asyncio.Event().wait()
+
+    spool = ListSpool(batch(1), batch(2), batch(3))
+    with pytest.raises(KeyError):
+        await drain(Defect(spool), spool, Notes(), window=3)
     assert spool.log == []
 
 

@@ -114,8 +114,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     `lease_seconds`: for hosts that stand by for each other with one session; at least 20. The one that has the lease in
     the database connects, and leaves Telegram when it cannot renew it. 0: no other host has the session.
     `late_seconds` is how long an event may wait for a sink until health calls it degraded.
-    `batch_size` is what a sink takes at once. Between two batches queue and cache rest for `sink_linger_ms` in a flood,
-    the database for `database_linger_ms`; the calmer, the shorter.
+    `batch_size` is what a sink takes at once. Between two batches queue and addresses rest for `sink_linger_ms` in a
+    flood, database and cache, for which nobody waits, for `store_linger_ms`; the calmer, the shorter.
     """
 
     telegram: TelegramConfig
@@ -133,7 +133,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     token_file: str | None = None
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 256
     sink_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 5.0
-    database_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 20.0
+    store_linger_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 20.0
     stop_seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 20.0
     log_level: LogLevel = "info"
 

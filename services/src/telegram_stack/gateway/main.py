@@ -218,7 +218,14 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         ]
         drains = [
             asyncio.create_task(
-                drain(sink, spool, observers, batch_size=config.batch_size, linger=_linger(config, sink)),
+                drain(
+                    sink,
+                    spool,
+                    observers,
+                    batch_size=config.batch_size,
+                    window=_window(sink),
+                    linger=_linger(config, sink),
+                ),
                 name=sink.name,
             )
             for sink in sinks
@@ -299,7 +306,12 @@ def _access(config: GatewayConfig) -> Access:
 
 
 def _linger(config: GatewayConfig, sink: Sink) -> float:
-    return (config.database_linger_ms if sink.name == "database" else config.sink_linger_ms) / 1000
+    return (config.store_linger_ms if sink.name in ("database", "cache") else config.sink_linger_ms) / 1000
+
+
+def _window(sink: Sink) -> int:
+    """Batches on their way: the broker's confirm takes longer than the next batch does to come."""
+    return 4 if sink.name == "queue" else 1
 
 
 def _limits(config: GatewayConfig) -> Limits:

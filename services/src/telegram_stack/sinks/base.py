@@ -85,42 +85,90 @@ async def drain(
     observer: Observer,
     *,
     batch_size: int = 256,
+    window: int = 1,
     linger: float = 0.0,
     sleep: Sleep = asyncio.sleep,
 ) -> None:
-    """Feed `sink` from its cursor until cancelled; the cursor moves only behind a finished write.
+    """Feed `sink` from its cursor until cancelled; the cursor moves only behind a finished write, in order.
 
-    Between two batches that are not full it rests for up to `linger` seconds, the busier the longer.
+    Between two batches that are not full it rests for up to `linger` seconds, the busier the longer. `window` batches
+    are on their way at once, each begun after the one before it.
     """
     pace = Linger(linger)
-    finished = time.monotonic()
-    backoff = Backoff(first=0.1, limit=_RETRY_LIMIT)
-    async for batch in spool.batches(sink.name, batch_size):
-        waiting: Sequence[Entry] = batch
+    taken = time.monotonic()
+    resting = False
+    batches = spool.batches(sink.name, batch_size)
+    free = asyncio.Semaphore(window)
+    way = _Way(sink, spool, observer, sleep)
+    before: asyncio.Task[None] | None = None
+    try:
+        async with asyncio.TaskGroup() as writes:
+            while True:
+                await free.acquire()
+                if resting and pace.seconds:
+                    await sleep(pace.seconds)
+                batch = await anext(batches, None)
+                if batch is None:
+                    return
+                now = time.monotonic()
+                pace.observe(len(batch), now - taken)
+                taken = now
+                resting = len(batch) < batch_size
+                before = writes.create_task(way.deliver(batch, before))
+                before.add_done_callback(lambda _task: free.release())
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+class _Way:
+    """Batches on their way to a sink. One that fails comes again before those behind it, so that the order stays."""
+
+    def __init__(self, sink: Sink, spool: Source, observer: Observer, sleep: Sleep) -> None:
+        self._sink = sink
+        self._spool = spool
+        self._observer = observer
+        self._sleep = sleep
+        self._stalled: set[asyncio.Task[None] | None] = set()
+
+    async def deliver(self, batch: Sequence[Entry], before: asyncio.Task[None] | None) -> None:
+        """Write `batch`, however long the sink is away, and move the cursor once `before` has moved it."""
+        task = asyncio.current_task()
+        if before in self._stalled:
+            self._stalled.add(task)
+            await self._after(before)
+            self._stalled.discard(task)
+        await self._write(batch, before)
+        await self._after(before)
+        self._stalled.discard(task)
+        self._spool.advance(self._sink.name, batch[-1].seq)
+
+    async def _after(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await before
+
+    async def _write(self, batch: Sequence[Entry], before: asyncio.Task[None] | None) -> None:
+        sink, observer = self._sink, self._observer
+        backoff = Backoff(first=0.1, limit=_RETRY_LIMIT)
+        waiting = batch
         while waiting:
             try:
                 await sink.write(waiting)
             except SinkUnavailableError as error:
+                self._stalled.add(asyncio.current_task())
                 if error.remaining is not None:
                     observer.written(sink.name, _without(waiting, error.remaining))
                     waiting = error.remaining
                 observer.unavailable(sink.name, str(error))
-                await sleep(backoff.next())
+                await self._sleep(backoff.next())
+                await self._after(before)
             except RejectedEventsError as error:
-                await spool.quarantine(sink.name, error.entries, str(error))
+                await self._spool.quarantine(sink.name, error.entries, str(error))
                 observer.rejected(sink.name, error.entries, str(error))
                 observer.written(sink.name, _without(waiting, [*error.entries, *error.remaining]))
                 waiting = error.remaining
             else:
                 observer.written(sink.name, waiting)
-                break
-        spool.advance(sink.name, batch[-1].seq)
-        backoff.reset()
-        now = time.monotonic()
-        pace.observe(len(batch), now - finished)
-        finished = now
-        if len(batch) < batch_size and pace.seconds:
-            await sleep(pace.seconds)
+                return
 
 
 def _without(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:

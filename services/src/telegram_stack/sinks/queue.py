@@ -1,10 +1,12 @@
-"""The queue sink: RabbitMQ with publisher confirms, a whole batch in flight at once."""
+"""The queue sink: RabbitMQ with publisher confirms, whole batches in flight at once."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -35,8 +37,28 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
 
 
+class _Batch:
+    """What the broker has not confirmed of one batch, by tag, and what it has accepted."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Entry] = {}
+        self.accepted: set[int] = set()
+        self.settled = asyncio.Event()
+
+    def settle(self, tag: int, accepted: bool) -> None:
+        """The broker's word on `tag`."""
+        entry = self.open.pop(tag)
+        if accepted:
+            self.accepted.add(entry.seq)
+        if not self.open:
+            self.settled.set()
+
+
 class QueueSink:
-    """Publishes persistent messages and waits for the broker's word on each. A batch is the window of confirms."""
+    """Publishes persistent messages and waits for the broker's word on each.
+
+    Several batches may be written at once; they are published in the order in which `write` was called.
+    """
 
     name = "queue"
 
@@ -58,32 +80,30 @@ class QueueSink:
         self._connection: Any = None
         self._channel: Any = None
         self._failed: asyncio.Future[None] | None = None
-        self._unconfirmed: dict[int, Entry] = {}
-        self._accepted: set[int] = set()
+        self._unconfirmed: dict[int, _Batch] = {}
         self._next_tag = 1
-        self._confirmed = asyncio.Event()
+        self._connecting = asyncio.Lock()
 
     async def write(self, batch: Sequence[Entry]) -> None:
         """Publish `batch` in its order; returns when the broker has confirmed every message."""
-        if self._channel is None or not self._channel.is_open:
-            await self._connect()
-        self._unconfirmed.clear()
-        self._accepted.clear()
-        self._confirmed.clear()
+        async with self._connecting:
+            if self._channel is None or not self._channel.is_open:
+                await self._connect()
+        sent = _Batch()
+        failed = self._failed
         try:
             for entry in batch:
-                self._unconfirmed[self._next_tag] = entry
+                sent.open[self._next_tag] = entry
+                self._unconfirmed[self._next_tag] = sent
                 self._next_tag += 1
                 self._channel.basic_publish(EXCHANGE, routing_key(entry.event), entry.body, _properties(entry))
-            await self._until(self._confirmed.wait(), "confirm the batch")
+            await self._until(sent.settled.wait(), "confirm the batch")
         except (SinkUnavailableError, pika.exceptions.AMQPError) as error:
-            self._drop()
-            raise SinkUnavailableError(_reason(error), self._remaining(batch)) from error
-        if remaining := self._remaining(batch):
+            if failed is self._failed:  # no other batch has connected anew meanwhile
+                self._drop()
+            raise SinkUnavailableError(_reason(error), _remaining(batch, sent)) from error
+        if remaining := _remaining(batch, sent):
             raise SinkUnavailableError(f"{self._address} refused {len(remaining)} messages (nack)", remaining)
-
-    def _remaining(self, batch: Sequence[Entry]) -> list[Entry]:
-        return [entry for entry in batch if entry.seq not in self._accepted]
 
     async def close(self) -> None:
         """Close the connection."""
@@ -125,44 +145,54 @@ class QueueSink:
             _declare(channel, declaration, _resolver(declared))
             await self._until(declared, f"declare {declaration}")
         selected: asyncio.Future[None] = loop.create_future()
-        channel.confirm_delivery(self._on_confirm, callback=_resolver(selected))
+        channel.confirm_delivery(partial(self._on_confirm, channel), callback=_resolver(selected))
         await self._until(selected, "turn on confirms")
         self._next_tag = 1
         self._channel = channel
 
     async def _until(self, awaitable: Any, what: str) -> None:
         """Wait for `awaitable`, for the connection to fail, or for the time to run out."""
-        if self._failed is None:
-            raise SinkUnavailableError(f"{self._address}: not connected")
+        failed = self._failed
+        assert failed is not None, "not connected"
         task = asyncio.ensure_future(awaitable)
         try:
-            await asyncio.wait({task, self._failed}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, failed}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return
-            if self._failed.done():
-                self._failed.result()
+            if failed.done():
+                failed.result()
             raise SinkUnavailableError(f"{self._address} did not {what} within {self._timeout:g} s")
         finally:
             task.cancel()
 
-    def _on_confirm(self, frame: Any) -> None:
+    def _on_confirm(self, channel: Any, frame: Any) -> None:
+        if channel is not self._channel:  # its numbers mean other messages now
+            return
         tag = frame.method.delivery_tag
-        tags = [known for known in self._unconfirmed if known <= tag] if frame.method.multiple else [tag]
+        accepted = isinstance(frame.method, pika.spec.Basic.Ack)
+        tags = [tag]
+        if frame.method.multiple:
+            tags = list(itertools.takewhile(lambda known: known <= tag, self._unconfirmed))
         for known in tags:
-            entry = self._unconfirmed.pop(known, None)
-            if entry is None:
+            batch = self._unconfirmed.pop(known, None)
+            if batch is None:
                 continue
-            if isinstance(frame.method, pika.spec.Basic.Ack):
-                self._accepted.add(entry.seq)
-            else:
+            batch.settle(known, accepted)
+            if not accepted:
                 NACKS.inc()
-        if not self._unconfirmed:
-            self._confirmed.set()
 
     def _drop(self) -> None:
+        """Leave the connection; every batch on its way fails with it."""
         connection, self._connection, self._channel = self._connection, None, None
+        self._unconfirmed.clear()
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(SinkUnavailableError(f"{self._address}: the connection was given up"))
         if connection is not None and not (connection.is_closed or connection.is_closing):
             connection.close()
+
+
+def _remaining(batch: Sequence[Entry], sent: _Batch) -> list[Entry]:
+    return [entry for entry in batch if entry.seq not in sent.accepted]
 
 
 def _properties(entry: Entry) -> Any:
