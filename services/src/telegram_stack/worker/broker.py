@@ -48,6 +48,7 @@ class Subscription:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self._incoming: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self._first_at = 0.0
         self._opened: asyncio.Future[None] = loop.create_future()
         self._lost: asyncio.Future[str] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
@@ -63,11 +64,10 @@ class Subscription:
         return self._lost.result() if self._lost.done() else None
 
     async def batch(self, limit: int, linger: float) -> list[Delivery]:
-        """The next deliveries, in order: waits for one, then at most `linger` seconds for up to `limit`.
+        """The next deliveries, in order: waits for one, then for up to `limit`, `linger` seconds after the first came.
 
         Empty when there will be no more.
         """
-        loop = asyncio.get_running_loop()
         deliveries: list[Delivery] = []
         deadline = float("inf")
         while len(deliveries) < limit:
@@ -83,7 +83,7 @@ class Subscription:
                 self._incoming.put_nowait(None)  # for the next call
                 break
             if not deliveries:
-                deadline = loop.time() + linger
+                deadline = self._first_at + linger  # past, if it has waited for the batch before
             deliveries.append(delivery)
         return deliveries
 
@@ -185,6 +185,8 @@ class Subscription:
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         headers = properties.headers or {}
         attempt = headers.get(ATTEMPT_HEADER)
+        if self._incoming.empty():
+            self._first_at = asyncio.get_running_loop().time()
         self._incoming.put_nowait(
             Delivery(
                 tag=method.delivery_tag,

@@ -59,7 +59,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     broker is away. Each `net_seconds` a poll asks the database, whatever the cache says.
     `consumer` names the queue and the rows of ``telegram.processing``; `handler` an entry point of the group
     ``telegram_stack.handlers``, `handler_path` a folder where its package may be as well.
-    A batch has at most `batch_size` messages; from the queue it waits at most `linger_ms` for them.
+    A batch has at most `batch_size` messages; from the queue it waits for them until `linger_ms` after the first
+    of them came.
     `stop_seconds` is what a stop may take before unfinished messages are left for the next start.
     """
 

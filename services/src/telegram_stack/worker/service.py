@@ -60,12 +60,15 @@ class Worker:
 
     async def _consume(self, subscription: Subscription, stop: asyncio.Event) -> None:
         cancel = asyncio.create_task(_after(stop, subscription.cancel))
+        told: asyncio.Task[None] | None = None  # the cache, while the next batch is written
         try:
             finished = time.monotonic()
             while batch := await subscription.batch(self._config.batch_size, self._linger.seconds):
                 outcomes = await self._commit(batch, subscription, stop)
                 await self._settle(batch, outcomes, subscription)
-                await self._processor.settle(outcomes)
+                if told:
+                    await told
+                told = asyncio.create_task(self._processor.settle(outcomes))
                 now = time.monotonic()
                 self._linger.observe(len(batch), now - finished)
                 finished = now
@@ -73,6 +76,8 @@ class Worker:
             self.queue.down(str(error))
         finally:
             cancel.cancel()
+            if told:
+                await told
 
     async def _commit(
         self, batch: Sequence[Delivery], subscription: Subscription, stop: asyncio.Event
