@@ -164,7 +164,7 @@ def _write_configs(running: Stack, folder: Path, ports: dict[str, int]) -> None:
     (folder / "api.toml").write_text(
         f"rate_limit = 1000000\n"  # the probe asks ten times a second
         f'port = {ports["api"]}\n[database]\nuser = "telegram_api"\nport = {way["api-pgbouncer"]}\n'
-        f'[cache]\nuser = "{brokers.USER}"\nsentinel_name = "{NAME}"\nsentinels = ["127.0.0.1:{way["api-sentinel"]}"]\n'
+        f'[cache]\nuser = "telegram_api"\nsentinel_name = "{NAME}"\nsentinels = ["127.0.0.1:{way["api-sentinel"]}"]\n'
         f"[gateway]\nport = {ports['gateway']}\n[queue]\nenabled = false\n"
     )
 
