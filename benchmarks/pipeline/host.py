@@ -15,8 +15,7 @@ from typing import Any
 from tools import demo, demo_stack
 from tools.simulator import Simulator
 
-PROBE = Path(__file__).with_name("probe.py")
-PERCENTILES = (50, 95, 99)
+PROBE = Path(__file__).resolve().parents[2] / "playbooks/files/stack_probe.py"
 SETTLING = 10.0
 """Seconds of load before the measurement begins."""
 _BOUNDED = "systemctl show --type=service -p Id -p CPUQuotaPerSecUSec '*'"
@@ -62,7 +61,7 @@ class Host:
             self._rest()
         return Run(
             rate, seconds, self._limits, told["received"],
-            {name: interpolated(buckets) for name, buckets in told["stages"].items()},
+            told["stages"],
             told["cpu"], max(told["left"].values()), told["behind"], told["settled_seconds"],
             told["statements"] / max(1, told["received"]), told["megabytes"],
         )  # fmt: skip
@@ -71,7 +70,7 @@ class Host:
         self._simulator.ask("DELETE", "/load")
 
     def _probe(self, seconds: float) -> dict[str, Any]:
-        command = ["exec", demo_stack.HOST, "python3", "-", str(seconds), "4011", "telegram_gateway"]
+        command = ["exec", demo_stack.HOST, "python3", "-", "--seconds", str(seconds), "--until-settled"]
         with subprocess.Popen(
             [sys.executable, "-m", "tools.targets", *command],
             cwd=demo_stack.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -100,21 +99,6 @@ class Host:
         finally:
             self._limits = True
             demo_stack.on_host(_AGAIN)
-
-
-def interpolated(buckets: list[list[float]]) -> dict[str, float]:
-    """Percentiles from a histogram (upper bound in milliseconds, cumulated count), linear within a bucket."""
-    found = {}
-    for percentile in PERCENTILES:
-        wanted = buckets[-1][1] * percentile / 100
-        low, below = 0.0, 0.0
-        for bound, count in buckets:
-            if count >= wanted:
-                share = (wanted - below) / max(1.0, count - below)
-                found[f"p{percentile}"] = round(low + (bound - low) * share, 2) if bound != float("inf") else bound
-                break
-            low, below = bound, count
-    return found
 
 
 @contextmanager

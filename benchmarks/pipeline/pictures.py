@@ -8,8 +8,9 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.pipeline.host import PERCENTILES, Run
+from benchmarks.pipeline.host import Run
 
+_PERCENTILES = (50, 95, 99)
 _OTHERS = 0.02
 """Units below this share of a core are shown together."""
 
@@ -32,7 +33,7 @@ def _latency(runs: Sequence[Run]) -> Figure:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     sides = figure.subplots(1, 2, sharey=True)
     for axes, limits in zip(sides, (True, False), strict=True):
-        for percentile, style in zip(PERCENTILES, ("-", "--", ":"), strict=True):
+        for percentile, style in zip(_PERCENTILES, ("-", "--", ":"), strict=True):
             points = sorted((run.rate, run.stages["effect"][f"p{percentile}"]) for run in runs if run.limits is limits)
             axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, label=f"p{percentile}")
         axes.axhline(50, color="grey", linewidth=0.8)
