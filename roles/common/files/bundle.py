@@ -144,18 +144,24 @@ def packages(release: Release, given: Path | None, extra: Iterable[Path]) -> lis
         install = ("install", "--yes", "--no-install-recommends")
         apt("Reading the lists of packages", settings, "update")
         lines = apt("Resolving what the roles install", listing, *install, "--print-uris", *asked).splitlines()
-        names = {line.split()[1] for line in lines if not line.startswith("'file:")}
+        named = [line.split() for line in lines if not line.startswith("'file:")]
+        hashes = {name: value.removeprefix("SHA256:") for _, name, _, value in named}
         apt("Downloading the packages", settings, *install, "--download-only", *asked)
         for path in kept.glob("*.deb"):
-            if path.name not in names:
+            if path.name not in hashes:
                 path.unlink()
-    return [*(kept / name for name in sorted(names)), *extra]
+            elif wheelhouse.digest(path) != hashes[path.name]:  # apt compares the size alone of what it has already
+                path.unlink()
+                raise BundleError(f"{path} is not what Debian's archive has, and was removed: make the bundle again.")
+    return [*(kept / name for name in sorted(hashes)), *extra]
 
 
 def configuration(folder: Path, archives: Path) -> str:
     """apt's settings for a resolver of its own: no package is installed, and the machine's state is not touched."""
     return (
         "#clear APT::Update;\n"  # what the machine does after an update of its own
+        'APT::Update::Error-Mode "any";\n'  # never a bundle without the security archive
+        'Acquire::ForceHash "SHA256";\n'
         f'Dir::State::lists "{folder}/lists/";\n'
         f'Dir::State::status "{folder}/status";\n'
         f'Dir::Etc::sourcelist "{folder}/debian.sources";\n'
@@ -199,13 +205,16 @@ def pack(files: Mapping[str, Path | str], archive: Path) -> None:
     """Write `files`, by member name, and their checksums into `archive`, which is complete or absent."""
     partial = archive.with_name(f".{archive.name}.part")
     sums = []
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, source in sorted(files.items()):
-            content = source.encode() if isinstance(source, str) else source.read_bytes()
-            sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
-            add(tar, name, content)
-        add(tar, SUMS, "".join(sums).encode())
-    partial.rename(archive)
+    try:
+        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, source in sorted(files.items()):
+                content = source.encode() if isinstance(source, str) else source.read_bytes()
+                sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+                add(tar, name, content)
+            add(tar, SUMS, "".join(sums).encode())
+        partial.rename(archive)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def make(debian: str, given: Path | None, extra: list[Path], out: Path) -> Path:
@@ -350,8 +359,8 @@ def main() -> None:
             archive = make(asked.debian, asked.sources, asked.deb, asked.out)
             print(f"{wheelhouse.digest(archive)}  {archive}")
         else:
-            print(json.dumps(open_bundle(asked.archive, asked.debian, asked.machine)))
-    except (BundleError, WheelhouseError) as error:
+            print(json.dumps(open_bundle(asked.archive.expanduser(), asked.debian, asked.machine)))
+    except (BundleError, WheelhouseError, OSError) as error:
         sys.exit(str(error))
 
 
