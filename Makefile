@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-export PYTHONPATH := $(CURDIR)/services/src
+export PYTHONPATH := $(CURDIR)/services/src:$(CURDIR)/roles/common/files
 # Its own folder is named after the last part of the path only: two checkouts would share it.
 export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
 READY := $(VENV)/.ready
@@ -91,6 +91,14 @@ faults: $(READY) servers-ready ## Break each component many times under load, FA
 alerts: targets-ready $(READY) ## Make every alert fire by a real fault on a host, ALERTS="disk lock …" or all; goes on where it ended
 	$(VENV)/bin/python -m tests.alerts $(ALERTS)
 
+.PHONY: bundle bundle-test
+BUNDLE ?= 12 13
+bundle: $(READY) ## Make all that a deployment installs, for hosts without a network, dist/telegram-stack-bundle-….tar, BUNDLE="12 13"
+	@for debian in $(BUNDLE); do $(VENV)/bin/python roles/common/files/bundle.py make --debian $$debian $(BUNDLE_OPTIONS) || exit; done
+
+bundle-test: $(READY) targets-ready ## Deploy from the bundle to a host whose way to the outside is cut (a quarter of an hour)
+	$(VENV)/bin/python -m tests.offline
+
 .PHONY: benchmark benchmark-api benchmark-migration benchmark-database
 benchmark: targets-ready $(READY) servers-ready ## Measure the pipeline against the legacy path on the demo's host (half an hour)
 	@$(VENV)/bin/python -m benchmarks.pipeline
@@ -113,7 +121,7 @@ molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, b
 
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60
 test-all: export TELEGRAM_STACK_LONG = 1
-test-all: test molecule-migrate ## The long form: also two writers at once for a minute, and a migration killed at two dozen points
+test-all: test molecule-migrate bundle-test ## The long form: also two writers at once for a minute, a migration killed at two dozen points, and a deployment offline
 
 # What draws the diagrams of the documents.
 DRAWERS := plantuml graphviz fonts-dejavu-core

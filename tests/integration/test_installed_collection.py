@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 
+import bundle
 import pytest
 from tests.integration.installed import PROGRAMS, call, content
 from tests.integration.servers import ROOT
@@ -50,6 +53,19 @@ def test_a_misspelt_setting_is_refused_before_the_first_change(collections: Path
     assert "telegram_database_port" in output
     assert "changed=0" in output
     assert not (tmp_path / "group_vars").exists()
+
+
+@pytest.mark.requirement("OP-06")
+def test_a_bundle_is_checked_by_the_package_without_a_clone(collections: Path, tmp_path: Path) -> None:
+    folder = content(collections) / "roles/common/files"
+    manifest = {"version": "0.0.9", "debian": "13", "machine": "x86_64"}
+    bundle.pack({bundle.MANIFEST: json.dumps(manifest), bundle.INDEX: ""}, tmp_path / "bundle.tar")
+    command = [sys.executable, str(folder / "bundle.py"), "open", str(tmp_path / "bundle.tar")]
+    done = subprocess.run(
+        [*command, "--debian", "13", "--machine", "x86_64"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"is for the collection's version 0.0.9, not {bundle.version()}" in done.stderr
 
 
 def test_the_services_come_from_the_wheel_that_the_package_carries(collections: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import bundle
 import pytest
 import yaml
 from tools.targets import host as machine
@@ -108,6 +109,10 @@ def test_a_dry_run_on_a_bare_host_succeeds_changes_nothing_and_shows_no_secret(b
             {"gateway_session_file": "/nowhere/session.txt"},
             "/nowhere/session.txt (gateway_session_file) is missing",
         ),
+        (
+            {"telegram_bundle": "/nowhere/bundle.tar"},
+            "bundle.tar cannot be read: No such file or directory (telegram_bundle). Copy it here again",
+        ),
         ({"gateway_session_string": "1abc"}, "is no string session of Telethon or GramJS: it has 4 characters"),
         ({"redis_sentinel_maxmemory": "600mb"}, "raise redis_sentinel_replica_memory_max"),
         ({"timescaledb_memory_budget": "64M"}, "it must be 256M or more"),
@@ -117,6 +122,15 @@ def test_a_dry_run_on_a_bare_host_succeeds_changes_nothing_and_shows_no_secret(b
 )
 def test_bad_settings_are_refused_before_anything_changes(bare: Bare, variables: dict[str, object], says: str) -> None:
     assert says in bare.refusal(**variables)
+
+
+@pytest.mark.requirement("OP-06")
+def test_a_bundle_with_a_flipped_byte_is_refused_before_anything_changes(bare: Bare, tmp_path: Path) -> None:
+    archive = tmp_path / "bundle.tar"
+    bundle.pack({bundle.MANIFEST: "{}", bundle.INDEX: "", "debian/redis-server.deb": "a package"}, archive)
+    archive.write_bytes(archive.read_bytes().replace(b"a package", b"a pAckage"))
+    said = bare.refusal(telegram_bundle=str(archive))
+    assert "debian/redis-server.deb is not the file that SHA256SUMS names. Copy it here again, or make it anew" in said
 
 
 def test_a_port_that_another_program_holds_is_named_with_its_holder(bare: Bare) -> None:

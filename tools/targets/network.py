@@ -89,15 +89,20 @@ def ensure(lab: Lab) -> Network:
 def remove(lab: Lab) -> None:
     """Take the proxy and the bridge down and give the network back."""
     with lab.lock("network"):
-        proxy = Process.read(lab.root / "aptproxy.pid")
-        if proxy is not None:
-            proxy.end()
-        (lab.root / "aptproxy.pid").unlink(missing_ok=True)
+        end_proxy(lab)
         network = find(lab)
         if network is not None:
             if succeeds("ip", "link", "show", network.bridge):
                 run("ip", "link", "del", network.bridge)
             (REGISTRY / f"{network.number}.lab").unlink()
+
+
+def end_proxy(lab: Lab) -> None:
+    """Cut the lab's only way out; the next target that boots has it opened again."""
+    proxy = Process.read(lab.root / "aptproxy.pid")
+    if proxy is not None:
+        proxy.end()
+    (lab.root / "aptproxy.pid").unlink(missing_ok=True)
 
 
 def set_cable(interface: str, plugged: bool) -> None:
