@@ -139,7 +139,9 @@ def _missing(kind: str, names: set[str], there: set[str]) -> Iterator[str]:
 
 
 def _playbook(words: tuple[str, ...]) -> Iterator[str]:
-    run_by_tests = _text("molecule/**/*.yml", "tests/integration/*.py", "tests/legacy/*.py", "tools/demo*.py")
+    run_by_tests = _text(
+        "molecule/**/*.yml", "molecule/**/*.py", "tests/integration/*.py", "tests/legacy/*.py", "tools/demo*.py"
+    )
     arguments = iter(words)
     for word in arguments:
         if word in {"-i", "--limit"}:

@@ -175,13 +175,12 @@ def test_linger_follows_the_load() -> None:
 
 async def test_a_batch_waits_for_one_then_lingers_and_keeps_the_order() -> None:
     subscription = Subscription()
-    incoming = subscription._incoming
     waiting = asyncio.create_task(subscription.batch(3, 0.0))
     await asyncio.sleep(0)
     for delivery in deliveries(*(event(number) for number in range(1, 6))):
-        incoming.put_nowait(delivery)
+        subscription._take(delivery)
     assert [delivery.tag for delivery in await waiting] == [1, 2, 3]
-    incoming.put_nowait(None)
+    subscription._incoming.put_nowait(None)
     assert [delivery.tag for delivery in await subscription.batch(3, 60.0)] == [4, 5]
     assert await subscription.batch(3, 60.0) == []
     assert await subscription.batch(3, 0.0) == []
@@ -189,11 +188,21 @@ async def test_a_batch_waits_for_one_then_lingers_and_keeps_the_order() -> None:
 
 async def test_a_batch_is_cut_when_the_linger_is_over() -> None:
     subscription = Subscription()
-    incoming = subscription._incoming
     first, second = deliveries(event(1), event(2))
-    incoming.put_nowait(first)
-    asyncio.get_running_loop().call_later(0.01, incoming.put_nowait, second)
+    subscription._take(first)
+    asyncio.get_running_loop().call_later(0.01, subscription._take, second)
     assert len(await subscription.batch(3, 0.2)) == 2
+
+
+async def test_what_has_waited_for_the_batch_before_does_not_linger_again() -> None:
+    subscription = Subscription()
+    first, second, third = deliveries(event(1), event(2), event(3))
+    subscription._take(first)
+    subscription._take(second)
+    await asyncio.sleep(0.05)
+    asyncio.get_running_loop().call_later(0.01, subscription._take, third)
+    assert [delivery.tag for delivery in await subscription.batch(3, 0.04)] == [1, 2]
+    assert [delivery.tag for delivery in await subscription.batch(3, 0.0)] == [3]
 
 
 def test_handlers_come_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def packages(release: Release, given: Path | None, extra: Iterable[Path]) -> lis
         apt("Reading the lists of packages", settings, "update")
         lines = apt("Resolving what the roles install", listing, *install, "--print-uris", *asked).splitlines()
         named = [line.split() for line in lines if not line.startswith("'file:")]
-        hashes = {name: value.removeprefix("SHA256:") for _, name, _, value in named}
+        hashes = {words[1]: words[3].removeprefix("SHA256:") for words in named}
         apt("Downloading the packages", settings, *install, "--download-only", *asked)
         for path in kept.glob("*.deb"):
             if path.name not in hashes:
@@ -273,7 +273,7 @@ def verify(archive: Path) -> tuple[str, dict[str, bytes]]:
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise BundleError(f"{archive} is no bundle, or damaged: {error}. {AGAIN}") from error
     sums = kept.get(SUMS, b"").decode(errors="replace")
-    expected = {name: value for value, _, name in (line.partition("  ") for line in sums.splitlines())}
+    expected = {name: value for value, name in (line.split("  ", 1) for line in sums.splitlines() if "  " in line)}
     problems = [f"{name} is missing" for name in sorted({*expected, MANIFEST, INDEX} - set(found))]
     for name in sorted(set(found) - {SUMS}):
         if expected.get(name) != found[name]:

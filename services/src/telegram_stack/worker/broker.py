@@ -185,9 +185,7 @@ class Subscription:
     def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         headers = properties.headers or {}
         attempt = headers.get(ATTEMPT_HEADER)
-        if self._incoming.empty():
-            self._first_at = asyncio.get_running_loop().time()
-        self._incoming.put_nowait(
+        self._take(
             Delivery(
                 tag=method.delivery_tag,
                 body=body,
@@ -195,6 +193,11 @@ class Subscription:
                 headers={name: headers[name] for name in _PUBLISHER_HEADERS if name in headers},
             )
         )
+
+    def _take(self, delivery: Delivery) -> None:
+        if self._incoming.empty():
+            self._first_at = asyncio.get_running_loop().time()
+        self._incoming.put_nowait(delivery)
 
     def _on_confirm(self, frame: Any) -> None:
         last: int = frame.method.delivery_tag
