@@ -30,7 +30,7 @@ from tests import upgrade
 from tests.integration.servers import wait_until
 from tools import playbook
 from tools.demo_stack import targets
-from tools.simulator import Simulator, start_with_sessions
+from tools.simulator import Simulator, gateway_settings, start_with_sessions
 from tools.targets import network
 from tools.targets.lab import Lab
 
@@ -187,13 +187,7 @@ def boot() -> Simulator:
     start_with_sessions(telegram, 20, ["offline13"])
     children: dict[str, Any] = {f"telegram_{name}": {"hosts": {"offline13": {}}} for name in GROUPS}
     settings = {
-        "gateway_api_id": 1,
-        "gateway_api_hash": "0" * 32,
-        "gateway_server_dc_id": 2,
-        "gateway_server_address": telegram.address,
-        "gateway_server_port": telegram.port,
-        "gateway_server_public_key": (STATE / "public-key").read_text(),
-        "gateway_session_string": f"{{{{ lookup('ansible.builtin.file', '{STATE / 'session-offline13'}') }}}}",
+        **gateway_settings(telegram, "offline13"),
         "telegram_secrets_file": str(STATE / "telegram_secrets.yml"),
     }
     stack = {"children": children}

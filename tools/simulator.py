@@ -121,6 +121,20 @@ def start_with_sessions(simulator: Simulator, channels: int, sessions: list[str]
             path.write_text(simulator.ask("POST", "/sessions", {})["session"])
 
 
+def gateway_settings(simulator: Simulator, session: str) -> dict[str, Any]:
+    """What a gateway is deployed with that talks to it, with the session of that name, which stays in its file."""
+    folder = simulator.folder.parent
+    return {
+        "gateway_api_id": 1,
+        "gateway_api_hash": "0" * 32,
+        "gateway_server_dc_id": 2,
+        "gateway_server_address": simulator.address,
+        "gateway_server_port": simulator.port,
+        "gateway_server_public_key": (folder / "public-key").read_text(),
+        "gateway_session_string": f"{{{{ lookup('ansible.builtin.file', '{folder / f'session-{session}'}') }}}}",
+    }
+
+
 def main() -> None:
     """Command line of the molecule scenarios."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -18,7 +18,7 @@ import yaml
 from tests.integration.servers import ROOT, free_port, wait_until
 from tools import playbook
 from tools.demo_stack import digest, targets
-from tools.simulator import Simulator, start_with_sessions
+from tools.simulator import Simulator, gateway_settings, start_with_sessions
 from tools.targets.lab import Lab
 from tools.targets.machine import Target
 
@@ -136,14 +136,7 @@ def _boot() -> Simulator:
 
 def _settings(telegram: Simulator) -> dict[str, Any]:
     return {
-        "gateway_api_id": 1,
-        "gateway_api_hash": "0" * 32,
-        "gateway_server_dc_id": 2,
-        "gateway_server_address": telegram.address,
-        "gateway_server_port": telegram.port,
-        "gateway_server_public_key": (STATE / "public-key").read_text(),
-        # In a file: it is a secret, and another one after its fault.
-        "gateway_session_string": f"{{{{ lookup('ansible.builtin.file', '{STATE / f'session-{NAME}'}') }}}}",
+        **gateway_settings(telegram, NAME),
         "monitoring_alert_patience": PATIENCE,
         "monitoring_grafana_install_source": "none",
         "telegram_secrets_file": str(STATE / "telegram_secrets.yml"),
