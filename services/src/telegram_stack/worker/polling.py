@@ -16,12 +16,13 @@ from telegram_stack.database import DatabaseUnavailableError
 from telegram_stack.events import Event
 from telegram_stack.observability.backoff import Backoff
 from telegram_stack.observability.metrics import LATENCY_BUCKETS
+from telegram_stack.program import rest
 from telegram_stack.topology import RETRY_DELAYS_MS
 from telegram_stack.worker.broker import Delivery
 from telegram_stack.worker.cache import ConsumerCache, Key
 from telegram_stack.worker.config import WorkerConfig
 from telegram_stack.worker.processing import Outcome, Processor
-from telegram_stack.worker.state import COMMITS, RETRY_LIMIT, Link, count, wait
+from telegram_stack.worker.state import COMMITS, RETRY_LIMIT, Link, count
 from telegram_stack.worker.stored import Page, Stored
 
 _log = logging.getLogger(__name__)
@@ -79,14 +80,14 @@ class Poller:
                 more = await self.poll()
             except DatabaseUnavailableError as error:
                 self._database.down(str(error))
-                await wait(stop, backoff.next())
+                await rest(stop, backoff.next())
                 continue
             self._database.up()
             LAST_POLL.set_to_current_time()
             backoff.reset()
             last = time.monotonic()
-            while not more and not stop.is_set() and (rest := self._next(last) - time.monotonic()) > 0:
-                await wait(stop, min(rest, 1.0))  # the queue may go meanwhile
+            while not more and not stop.is_set() and (left := self._next(last) - time.monotonic()) > 0:
+                await rest(stop, min(left, 1.0))  # the queue may go meanwhile
 
     async def poll(self) -> bool:
         """Poll once. True when there is more to do at once. Raises DatabaseUnavailableError."""
