@@ -17,7 +17,7 @@ from telegram_stack.events import Event
 from telegram_stack.observability.backoff import Backoff
 from telegram_stack.observability.metrics import LATENCY_BUCKETS
 from telegram_stack.program import rest
-from telegram_stack.topology import RETRY_DELAYS_MS
+from telegram_stack.topology import RETRY_SECONDS
 from telegram_stack.worker.broker import Delivery
 from telegram_stack.worker.cache import ConsumerCache, Key
 from telegram_stack.worker.config import WorkerConfig
@@ -43,7 +43,6 @@ POLLS = Histogram("telegram_worker_poll_seconds", "Time for a poll's answer", ["
 for _reason in ("unavailable", "evicted", "cold"):
     MISSES.labels(_reason)
 
-_DELAYS = [milliseconds / 1000 for milliseconds in RETRY_DELAYS_MS.values()]
 _LOST_RETRY_SECONDS = 120.0
 """How long behind its time a retry is still expected from its wait queue."""
 
@@ -186,7 +185,7 @@ class Poller:
         for outcome in outcomes:
             for mark in outcome.marks:
                 if mark.status == "retrying":
-                    due = time.monotonic() + _DELAYS[mark.delivery.attempt - 1] + 0.01
+                    due = time.monotonic() + RETRY_SECONDS[mark.delivery.attempt - 1] + 0.01
                     self._retry_at = min(self._retry_at, due)
 
     @staticmethod
