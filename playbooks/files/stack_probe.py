@@ -49,7 +49,8 @@ def main() -> None:
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """Watch for as long as was asked."""
     begun, units, calls = time.time(), cpu(), statements(asked.database, asked.pooler_port)
-    before, came = histograms(asked.gateway, asked.worker), received(asked.gateway)
+    stages = metrics(asked.gateway)
+    before, came = histograms(stages, metrics(asked.worker)), received(stages)
     behind = 0
     while time.time() < begun + asked.seconds:
         time.sleep(min(LOOK_SECONDS, max(0.0, begun + asked.seconds - time.time())))
@@ -57,14 +58,16 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     elapsed = time.time() - begun
     used = {name: (value - units.get(name, 0.0)) / elapsed for name, value in cpu().items()}
     told: dict[str, Any] = {"elapsed": elapsed, "behind": behind, "megabytes": megabytes()}
-    told |= {"left": lags(asked.gateway), "received": received(asked.gateway) - came}
+    stages = metrics(asked.gateway)
+    told |= {"left": lags(asked.gateway), "received": received(stages) - came}
     told["cpu"] = {name: round(value, 4) for name, value in sorted(used.items()) if value >= 0.001}
     if asked.until_settled:
         print("measured", flush=True)
         told["settled_seconds"] = settle(asked.gateway, begun + asked.seconds + 120) - begun - asked.seconds
+        stages = metrics(asked.gateway)
     if calls is not None:
         told["statements"] = (statements(asked.database, asked.pooler_port) or 0) - calls
-    after = histograms(asked.gateway, asked.worker)
+    after = histograms(stages, metrics(asked.worker))
     passed = {name: difference(after[name], before[name]) for name in after}
     told["stages"] = {name: percentiles(buckets) for name, buckets in passed.items() if buckets and buckets[-1][1]}
     return told
@@ -111,6 +114,11 @@ def ask(url: str) -> bytes:
     sys.exit(f"{url} does not answer")
 
 
+def metrics(service: str) -> str:
+    """What a service says of itself, in Prometheus' format."""
+    return ask(f"{service}/metrics").decode()
+
+
 def lags(gateway: str) -> dict[str, int]:
     """Events that each sink has not got yet."""
     return {name: sink["lag"] for name, sink in json.loads(ask(f"{gateway}/health"))["sinks"].items()}
@@ -126,15 +134,14 @@ def settle(gateway: str, deadline: float) -> float:
 
 
 def received(gateway: str) -> int:
-    """Live updates that the gateway has taken since it began."""
-    return sum(int(float(count)) for count in RECEIVED.findall(ask(f"{gateway}/metrics").decode()))
+    """Live updates that the gateway has taken since it began, by its metrics."""
+    return sum(int(float(count)) for count in RECEIVED.findall(gateway))
 
 
 def histograms(gateway: str, worker: str) -> dict[str, Buckets]:
-    """The latencies to each stage: upper bound in milliseconds, cumulated count."""
-    stages = ask(f"{gateway}/metrics").decode()
-    found = {name: buckets_of(stages, "telegram_stage_seconds", f',stage="{stage}"') for name, stage in STAGES.items()}
-    return found | {"effect": buckets_of(ask(f"{worker}/metrics").decode(), "telegram_worker_latency_seconds")}
+    """The latencies to each stage by the metrics of both: upper bound in milliseconds, cumulated count."""
+    found = {name: buckets_of(gateway, "telegram_stage_seconds", f',stage="{stage}"') for name, stage in STAGES.items()}
+    return found | {"effect": buckets_of(worker, "telegram_worker_latency_seconds")}
 
 
 def buckets_of(text: str, name: str, labels: str = "") -> Buckets:

@@ -106,10 +106,11 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+
+from ..module_utils.legacy_source import (
     source_connection_argument_spec,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
+from ..module_utils.legacy_windows import (
     LegacyTable,
     read_legacy,
 )

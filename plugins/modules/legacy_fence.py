@@ -129,10 +129,11 @@ import hashlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+
+from ..module_utils.legacy_source import (
     source_connection_argument_spec,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
+from ..module_utils.postgresql import (
     Unreachable,
     connect,
     server_words,

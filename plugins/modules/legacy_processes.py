@@ -129,7 +129,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.tcp_connections import PROC, connections_to
+
+from ..module_utils.tcp_connections import PROC, connections_to
 
 CGROUPS = Path("/sys/fs/cgroup")
 

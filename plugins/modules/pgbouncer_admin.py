@@ -105,7 +105,8 @@ import threading
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.pgbouncer import (
+
+from ..module_utils.pgbouncer import (
     Console,
     PgbouncerError,
     connection_argument_spec,
@@ -115,7 +116,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.pgbou
     needed,
     quoted,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import Unreachable
+from ..module_utils.postgresql import Unreachable
 
 
 def pause(module: AnsibleModule, console: Console, name: str) -> None:

@@ -113,7 +113,8 @@ config:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.pgbouncer import (
+
+from ..module_utils.pgbouncer import (
     Console,
     PgbouncerError,
     connection_argument_spec,
@@ -122,7 +123,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.pgbou
     of_pools,
     version,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import Unreachable
+from ..module_utils.postgresql import Unreachable
 
 
 def gather(console: Console) -> dict[str, Any]:

@@ -122,7 +122,8 @@ sentinels:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.sentinel import (
+
+from ..module_utils.sentinel import (
     Sentinel,
     SentinelError,
     address_of,

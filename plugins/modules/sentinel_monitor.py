@@ -109,7 +109,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.sentinel import (
+
+from ..module_utils.sentinel import (
     Address,
     Sentinel,
     SentinelError,

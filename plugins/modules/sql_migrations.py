@@ -122,13 +122,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
+
+from ..module_utils.postgresql import (
     Unreachable,
     connect,
     connection_argument_spec,
     server_words,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql_migrations import (
+from ..module_utils.postgresql_migrations import (
     Migration,
     MigrationError,
     Statement,

@@ -108,7 +108,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.string_session import (
+
+from ..module_utils.string_session import (
     Session,
     of_gramjs,
     of_telethon,

@@ -160,13 +160,14 @@ import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.postgresql import (
+
+from ..module_utils.postgresql import (
     Unreachable,
     connect,
     connection_argument_spec,
     server_words,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.timescale import (
+from ..module_utils.timescale import (
     JOB_SETTINGS,
     PROCEDURES,
     SETTINGS,
@@ -179,7 +180,7 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.times
     skip_message,
     wanted,
 )
-from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.timescale_server import Server
+from ..module_utils.timescale_server import Server
 
 with contextlib.suppress(ImportError):  # connect() says it
     import psycopg

@@ -12,11 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from telethon.crypto import rsa
 from tests.integration import npm
-from tests.integration.servers import ROOT, until
+from tests.integration.apis import application
+from tests.integration.gateways import KEY, Gateway, ListSink, ready_session, running
+from tests.integration.servers import ROOT, Postgres, free_port, until
+from tests.integration.test_api_gateway import port_of
+from tests.integration.test_gateway_sync import NO_HISTORY
 
-from telegram_stack.observability.http import serve
+from telegram_stack.api.config import ComponentConfig, WorkerConfig
+from telegram_stack.database import DatabaseConfig, open_pool
+from telegram_stack.observability.http import metrics_response, serve
+from telegram_stack.simulator import objects
+from telegram_stack.simulator.model import Draft
+from telegram_stack.simulator.server import Server as Telegram
+from telegram_stack.sinks.base import Sink
+from telegram_stack.sinks.database import DatabaseSink
+from telegram_stack.spool import Channel
+from telegram_stack.telegram.client import Server
+from telegram_stack.telegram.convert import marked
+from telegram_stack.telegram.session import SessionFile
+from telegram_stack.worker import state
 
 CHROMIUM = shutil.which("chromium")
 PICTURES = os.environ.get("TELEGRAM_STACK_PICTURES", "")
@@ -120,3 +141,77 @@ async def seat(browser: Browser, url: str, **settings: Any) -> AsyncIterator[Sea
     # A refusal is told by the page; Chromium writes it down as well.
     complaints = [words for words in taken.said if "Failed to load resource" not in words]
     assert not elsewhere and not complaints, f"asked {elsewhere}, complained of {complaints}"
+
+
+@dataclass
+class Stack:
+    """What stands behind a console."""
+
+    url: str
+    gateway: Gateway
+    telegram: Telegram
+
+    def post(self, words: str, channel: int = 0) -> int:
+        """Post into a channel at Telegram; returns its marked id."""
+        chosen = list(self.telegram.store.channels)[channel]
+        [message] = self.telegram.post([Draft(chosen, words)])
+        return marked(message.channel_id)
+
+
+@contextlib.asynccontextmanager
+async def behind(
+    database: Postgres, telegram: Telegram, folder: Path, port: int, *, logged_in: bool = True, **settings: Any
+) -> AsyncIterator[Stack]:
+    """The API with a gateway that stores what the simulated Telegram posts, and with a worker's figures."""
+    assert telegram._listener is not None
+    (folder / "gateway").mkdir(mode=0o700)
+    session = SessionFile(folder / "gateway" / "session", KEY)
+    if logged_in:
+        session.write(ready_session(telegram))
+    host, telegram_port = telegram._listener.sockets[0].getsockname()[:2]
+    server = Server(host, telegram_port, objects.DC_ID, telegram.store.server_key.public_pem)
+    rsa.add_key(telegram.store.server_key.public_pem, old=False)
+    with database.connect() as connection:  # of channels of the same numbers in other tests
+        for table in ("messages", "message_keys", "tombstones", "erased", "channels"):
+            ids = list(map(marked, telegram.store.channels))
+            connection.execute(f"DELETE FROM telegram.{table} WHERE channel_id = ANY (%s)".encode(), [ids])  # noqa: S608
+    (folder / "ingest").write_text(database.password)
+    ingest = DatabaseConfig(user="telegram_ingest", password_file=str(folder / "ingest"), port=database.port)
+    pool = await open_pool(ingest, "console")
+    channels: dict[int, Channel] = {}
+    sinks: list[Sink] = [DatabaseSink(pool, lambda: channels, register=True), ListSink("queue"), ListSink("cache")]
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(pool.close)
+        gateway = await stack.enter_async_context(running(session, sinks, limits=NO_HISTORY, server=server))
+        client = await stack.enter_async_context(port_of(gateway, folder, connected=logged_in, own=session))
+        worker = int((await stack.enter_async_context(serving(Starlette(routes=_WORKER)))).rpartition(":")[2])
+        components = (
+            ComponentConfig(name="Signal worker", host="127.0.0.1", port=worker, path="/health"),
+            ComponentConfig(name="Grafana", host="127.0.0.1", port=free_port(), required=False),
+            *settings.pop("components", ()),
+        )
+        made = await stack.enter_async_context(
+            application(
+                database, port, folder, gateway=client, worker=WorkerConfig(port=worker), components=components,
+                **settings,
+            )
+        )  # fmt: skip
+        url = await stack.enter_async_context(serving(made.application()))
+        if logged_in:
+            await gateway.complete()
+            channels.update(gateway.channels.known)
+        yield Stack(url, gateway, telegram)
+
+
+async def _well(_request: Request) -> Response:
+    return Response("{}")
+
+
+async def _figures(_request: Request) -> Response:
+    registry = CollectorRegistry()
+    for metric in (state.MESSAGES, state.LATENCY):
+        registry.register(metric)
+    return metrics_response(registry)
+
+
+_WORKER = [Route("/health", _well), Route("/metrics", _figures)]

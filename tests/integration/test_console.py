@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
 from playwright.async_api import Route as Asked
-from prometheus_client import CollectorRegistry
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from telethon.crypto import rsa
 from tests.integration import npm
 from tests.integration.apis import ADMIN, READER, WRITER, Data, application, needs_postgres
-from tests.integration.consoles import CHROMIUM, PICTURES, Seat, chromium, seat, serving
-from tests.integration.gateways import KEY, Gateway, ListSink, ready_session, running
+from tests.integration.consoles import CHROMIUM, PICTURES, Seat, Stack, behind, chromium, seat, serving
 from tests.integration.servers import Cable, Postgres, free_port
 from tests.integration.test_api_failures import fail
-from tests.integration.test_api_gateway import port_of
-from tests.integration.test_gateway_sync import NO_HISTORY
 
 from telegram_stack.api.config import ComponentConfig, GatewayConfig, WorkerConfig
 from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.console import stages
-from telegram_stack.database import DatabaseConfig, open_pool
-from telegram_stack.observability.http import metrics_response
-from telegram_stack.simulator import objects, rpc_auth
-from telegram_stack.simulator.model import Draft
+from telegram_stack.simulator import rpc_auth
 from telegram_stack.simulator.server import Server as Telegram
 from telegram_stack.simulator.texts import text
-from telegram_stack.sinks.base import Sink
-from telegram_stack.sinks.database import DatabaseSink
-from telegram_stack.spool import Channel
-from telegram_stack.telegram.client import Server
-from telegram_stack.telegram.convert import marked
-from telegram_stack.telegram.session import SessionFile
 from telegram_stack.worker import state
 
 pytestmark = [
@@ -58,21 +38,6 @@ PHONE, PASSWORD = "5511999991234", "très secret"
 PAGES = ("Overview", "Channels", "Messages", "Failures", "Account")
 
 
-@dataclass
-class Stack:
-    """What stands behind a console."""
-
-    url: str
-    gateway: Gateway
-    telegram: Telegram
-
-    def post(self, words: str, channel: int = 0) -> int:
-        """Post into a channel at Telegram; returns its marked id."""
-        chosen = list(self.telegram.store.channels)[channel]
-        [message] = self.telegram.post([Draft(chosen, words)])
-        return marked(message.channel_id)
-
-
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     async with chromium() as started:
@@ -83,65 +48,6 @@ async def browser() -> AsyncIterator[Browser]:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages are looked at often enough for a chart within a test."""
     monkeypatch.setattr(stages, "EVERY", 0.1 if PICTURES else 0.5)
-
-
-@contextlib.asynccontextmanager
-async def behind(
-    database: Postgres, telegram: Telegram, folder: Path, port: int, *, logged_in: bool = True, **settings: Any
-) -> AsyncIterator[Stack]:
-    """The API with a gateway that stores what the simulated Telegram posts, and with a worker's figures."""
-    assert telegram._listener is not None
-    (folder / "gateway").mkdir(mode=0o700)
-    session = SessionFile(folder / "gateway" / "session", KEY)
-    if logged_in:
-        session.write(ready_session(telegram))
-    host, telegram_port = telegram._listener.sockets[0].getsockname()[:2]
-    server = Server(host, telegram_port, objects.DC_ID, telegram.store.server_key.public_pem)
-    rsa.add_key(telegram.store.server_key.public_pem, old=False)
-    with database.connect() as connection:  # of channels of the same numbers in other tests
-        for table in ("messages", "message_keys", "tombstones", "erased", "channels"):
-            ids = list(map(marked, telegram.store.channels))
-            connection.execute(f"DELETE FROM telegram.{table} WHERE channel_id = ANY (%s)".encode(), [ids])  # noqa: S608
-    (folder / "ingest").write_text(database.password)
-    ingest = DatabaseConfig(user="telegram_ingest", password_file=str(folder / "ingest"), port=database.port)
-    pool = await open_pool(ingest, "console")
-    channels: dict[int, Channel] = {}
-    sinks: list[Sink] = [DatabaseSink(pool, lambda: channels, register=True), ListSink("queue"), ListSink("cache")]
-    async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(pool.close)
-        gateway = await stack.enter_async_context(running(session, sinks, limits=NO_HISTORY, server=server))
-        client = await stack.enter_async_context(port_of(gateway, folder, connected=logged_in, own=session))
-        worker = int((await stack.enter_async_context(serving(Starlette(routes=_WORKER)))).rpartition(":")[2])
-        components = (
-            ComponentConfig(name="Signal worker", host="127.0.0.1", port=worker, path="/health"),
-            ComponentConfig(name="Grafana", host="127.0.0.1", port=free_port(), required=False),
-            *settings.pop("components", ()),
-        )
-        made = await stack.enter_async_context(
-            application(
-                database, port, folder, gateway=client, worker=WorkerConfig(port=worker), components=components,
-                **settings,
-            )
-        )  # fmt: skip
-        url = await stack.enter_async_context(serving(made.application()))
-        if logged_in:
-            await gateway.complete()
-            channels.update(gateway.channels.known)
-        yield Stack(url, gateway, telegram)
-
-
-async def _well(_request: Request) -> Response:
-    return Response("{}")
-
-
-async def _figures(_request: Request) -> Response:
-    registry = CollectorRegistry()
-    for metric in (state.MESSAGES, state.LATENCY):
-        registry.register(metric)
-    return metrics_response(registry)
-
-
-_WORKER = [Route("/health", _well), Route("/metrics", _figures)]
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.fernet import Fernet
-from tests.integration import test_gateway_program as programs
+from tests.integration import gateway_programs as programs
+from tests.integration.gateway_programs import Gateway as Program
+from tests.integration.gateway_programs import Telegram, supervisor, wait
 from tests.integration.servers import Postgres, free_port
-from tests.integration.test_gateway_program import Gateway as Program
-from tests.integration.test_gateway_program import Telegram, supervisor, wait
 
 from telegram_stack.events import decode
 

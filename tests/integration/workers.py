@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from typing import Any
 import httpx
 import pika
 import psycopg
+import pytest
 from tests.integration import brokers
-from tests.integration.servers import free_port
+from tests.integration.servers import Cable, Postgres, cable, free_port, postgres_programs
 
 from telegram_stack import events
 from telegram_stack.events import Content, Event
@@ -36,6 +39,11 @@ from telegram_stack.topology import (
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 SIGNAL = "ATIVO: PETR4\nCOMPRA: 28,50 a 29,10\nALVO FINAL: 33,00\nSTOP: 27,40"
 NUMBERS = itertools.count(int(time.time()) % 1_000_000 * 1000)
+
+needs_servers = pytest.mark.skipif(
+    postgres_programs() is None or not brokers.rabbitmq_installed(),
+    reason="PostgreSQL and RabbitMQ have to be installed",
+)
 
 
 def event(channel: int, message_id: int = 1, text: str = SIGNAL, version: int = 10, **fields: Any) -> Event:
@@ -207,3 +215,32 @@ def status(port: int) -> tuple[int, Any]:
     except httpx.HTTPError as error:
         return 0, str(error)
     return response.status_code, response.json()
+
+
+@pytest.fixture
+def database(consumer_database: Postgres) -> Postgres:
+    return consumer_database
+
+
+@pytest.fixture
+def broker(consumer_broker: brokers.Broker) -> Iterator[Broker]:
+    running = Broker(consumer_broker)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def channel() -> int:
+    """A channel that only this test has."""
+    return -1_000_000_000_000 - next(NUMBERS)
+
+
+@pytest.fixture
+def rows(database: Postgres, broker: Broker, channel: int) -> Iterator[Rows]:
+    with database.connect() as connection:
+        yield Rows(connection, broker.name, channel)
+
+
+def broker_cable(broker: Broker) -> contextlib.AbstractAsyncContextManager[Cable]:
+    """A cable to the broker."""
+    return cable("127.0.0.1", broker.port)

@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 from telethon import errors, events, functions
 from telethon.tl import types
-from tests.unit.test_simulator import Telegram, empty_state, telegram, until
+from tests.unit.simulators import Telegram, until
 
 from telegram_stack.simulator.control import marked
 from telegram_stack.simulator.faults import Faults
 from telegram_stack.simulator.store import Store
-
-__all__ = ["empty_state", "telegram"]
 
 
 async def call(telegram: Telegram, path: str, body: Any = None) -> Any:

@@ -32,9 +32,8 @@ def test_a_histogram_is_found_by_name_and_stage() -> None:
     assert stack_probe.buckets_of('x_bucket{le="5.0"} 3.0\n', "x") == [(5000.0, 3.0)]
 
 
-def test_all_kinds_of_updates_are_received(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack_probe, "ask", lambda url: METRICS.encode() if url == "http://g/metrics" else b"")
-    assert stack_probe.received("http://g") == 100
+def test_all_kinds_of_updates_are_received() -> None:
+    assert stack_probe.received(METRICS) == 100
 
 
 def test_only_what_came_between_two_looks_counts() -> None:

@@ -35,10 +35,9 @@ class Source:
 
     def of_release(self, release: str) -> "Source":
         """The same archive for another Debian release."""
-        own, separator, pocket = re.fullmatch(r"([a-z]+)([-/]?)(.*)", self.suite).groups()  # type: ignore[union-attr]
+        separator, pocket = re.fullmatch(r"[a-z]+([-/]?)(.*)", self.suite).groups()  # type: ignore[union-attr]
         if separator == "/":  # bullseye and older wrote release/updates for security
             separator, pocket = "-", "security"
-        del own
         components = tuple(area for area in self.components if area in _AREAS)
         return Source(self.uri, f"{release}{separator}{pocket}", components, KEYRING)
 

@@ -86,6 +86,12 @@ def connect(config: CacheConfig, password: str, sentinel_password: str | None) -
     return Primary(sentinel.master_for(config.sentinel_name), sentinel.sentinels)
 
 
+def open_primary(config: CacheConfig) -> Primary:
+    """As `connect`, with the secrets that `config` names; raises ConfigError when one cannot be read."""
+    sentinel_password = read_secret(config.sentinel_password_file) if config.sentinel_password_file else None
+    return connect(config, read_secret(config.password_file), sentinel_password)
+
+
 def words(error: BaseException) -> str:
     """What failed, in a line."""
     if isinstance(error, MasterNotFoundError):
@@ -178,8 +184,7 @@ class CacheClient:
 
 def open_cache(config: CacheConfig) -> CacheClient:
     """A client as `config` says; raises ConfigError when a secret cannot be read."""
-    sentinel_password = read_secret(config.sentinel_password_file) if config.sentinel_password_file else None
-    return CacheClient(connect(config, read_secret(config.password_file), sentinel_password), Breaker())
+    return CacheClient(open_primary(config), Breaker())
 
 
 def _address(text: str) -> tuple[str, int]:

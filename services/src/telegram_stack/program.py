@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -12,16 +13,20 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import uvloop
 
 from telegram_stack import config as configuration
+from telegram_stack.observability import http
 from telegram_stack.observability import logging as json_logging
+from telegram_stack.observability.systemd import notify, watchdog
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 _log = logging.getLogger(__name__)
-
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -115,3 +120,44 @@ async def _until_stopped(serve: Callable[[T, asyncio.Event], Coroutine[Any, Any,
         _log.exception("failed")
         return FAILED
     return OK
+
+
+async def work(
+    loop: Coroutine[Any, Any, None], app: ASGIApp, address: tuple[str, int], stop: asyncio.Event, stop_seconds: float
+) -> None:
+    """Run `loop`, which hears `stop` itself, with `app` at `address` beside it; raises what either of them raises.
+
+    From `stop` on the loop has `stop_seconds` to finish what it has begun.
+    """
+    working = asyncio.create_task(loop, name="work")
+    serving = asyncio.create_task(http.serve(app, *address, lambda _port: ready()), name="http")
+    dog = asyncio.create_task(watchdog(lambda: not working.done()), name="watchdog")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({working, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        notify("STOPPING=1")
+        if serving.done() and not stop.is_set():
+            await serving
+        _, unfinished = await asyncio.wait({working}, timeout=stop_seconds)
+        if unfinished:
+            _log.warning("not finished within %g s: what is left is done after the next start", stop_seconds)
+        else:
+            await working
+            _log.info("stopped")
+    finally:
+        tasks = (working, serving, dog, stopping)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def rest(stop: asyncio.Event, seconds: float) -> None:
+    """Until `stop` is set, or for so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+def ready() -> None:
+    """Tell systemd and the journal that the service serves."""
+    notify("READY=1")
+    _log.info("ready")

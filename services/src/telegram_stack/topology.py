@@ -25,6 +25,8 @@ UNROUTABLE_MAX_LENGTH = 10_000
 DEAD_LETTER_MAX_LENGTH = 100_000
 RETRY_DELAYS_MS = {"1s": 1_000, "10s": 10_000, "60s": 60_000}
 """The wait queues of a consumer: suffix and fixed delay in milliseconds."""
+RETRY_SECONDS = [milliseconds / 1000 for milliseconds in RETRY_DELAYS_MS.values()]
+"""The same for who waits without a broker: before the second attempt, the third, …"""
 
 _CONSUMER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from telegram_stack import cache
 from telegram_stack.database import DatabaseConfig, Port
+from telegram_stack.observability.logging import LogLevel
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class CacheConfig(cache.CacheConfig, frozen=True, kw_only=True):

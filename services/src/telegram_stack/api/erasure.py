@@ -30,7 +30,7 @@ _COLUMNS = "id, channel_id, message_id, requested_by, reason, requested_at, fini
 
 _ELSEWHERE = (
     ("queue", "what waits in a consumer's queue is processed yet; maintenance erases its traces for a week"),
-    ("spool", "the gateway keeps its last 10,000 events on its disk until newer ones push them out"),
+    ("spool", "the gateway keeps its last events (spool.retain) on its disk until newer ones push them out"),
     ("backups", "each set keeps it until its own retention ends; a restore of one brings it back: erase it again then"),
     ("exports", "what was exported, pushed or streamed is with its receivers"),
 )

@@ -23,7 +23,8 @@ from telegram_stack.database import Connection, Pool, transaction
 BASE = "/api/telegram-gateway"
 CHANNEL = Param("channelId", params.channel_id, "The channel's marked id (-100…)", place="path")
 MESSAGE = Param("messageId", params.integer(1, (1 << 31) - 1), "Telegram's number of the message", place="path")
-PHOTO_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
+"""Where the gateway has to ask others first: Telegram for a photo, push addresses for what they take."""
 
 # Of an erased channel only what came later is stored.
 _ERASED = """
@@ -212,7 +213,7 @@ class Gateway:
         """As long as there is something to push, but a minute at most."""
         body = await params.body(request, PushReplay, may_be_empty=True)
         given = {"address": body.address} if body.address else {}
-        answer = await self._client.ask("POST", "/push/replay", given, PHOTO_SECONDS)
+        answer = await self._client.ask("POST", "/push/replay", given, PATIENCE_SECONDS)
         return success(msgspec.json.decode(answer.content))
 
     async def reload(self, _request: Request) -> Response:
@@ -231,7 +232,7 @@ class Gateway:
         if await transaction(self._pool, erased):
             raise not_found(f"A photo of message {message} of channel {channel}")
         path = f"/photo/{channel}/{message}"
-        answer = await self._client.ask("GET", path, timeout=PHOTO_SECONDS)
+        answer = await self._client.ask("GET", path, timeout=PATIENCE_SECONDS)
         headers = {"Cache-Control": "private, max-age=3600"}
         return Response(answer.content, media_type="image/jpeg", headers=headers)
 

@@ -14,8 +14,7 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import RedisError
 
 from telegram_stack.api.config import ApiConfig, CacheConfig
-from telegram_stack.cache import connect
-from telegram_stack.config import read_secret
+from telegram_stack.cache import open_primary
 from telegram_stack.database import DatabaseUnavailableError, Pool, ping
 
 Status = Literal["healthy", "degraded", "unhealthy"]
@@ -24,7 +23,6 @@ Check = Callable[[], Awaitable[str | None]]
 """Returns None when all is well, else a few words; raises `UnhealthyError` when nothing works."""
 
 _TIMEOUT = 5.0
-_MAX_BODY = 1 << 20
 
 _ANYBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Whether something answers is all that is asked, so its certificate says nothing."""
@@ -101,8 +99,7 @@ def checks(config: ApiConfig, pool: Pool) -> dict[str, Check]:
 
 def cache_check(config: CacheConfig) -> Check:
     """Whether the sentinels know a primary, and it answers."""
-    sentinel_password = read_secret(config.sentinel_password_file) if config.sentinel_password_file else None
-    primary = connect(config, read_secret(config.password_file), sentinel_password).redis
+    primary = open_primary(config).redis
 
     async def cache() -> str | None:
         try:
@@ -139,10 +136,14 @@ async def http_get(
     *,
     tls: bool = False,
 ) -> tuple[int, bytes]:
-    """Status code and body of a GET; raises UnhealthyError when there is no answer within `timeout` seconds."""
+    """Status code and body of a GET; raises UnhealthyError when there is no answer within `timeout` seconds.
+
+    Not by httpx, as `GatewayClient` asks: of a port where nothing listens httpx says "All connection attempts failed",
+    whatever the reason, and the reason is what an operator wants to read here.
+    """
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection(host, port, limit=_MAX_BODY, ssl=_ANYBODY if tls else None)
+            reader, writer = await asyncio.open_connection(host, port, ssl=_ANYBODY if tls else None)
             try:
                 writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
                 head, _, content = (await reader.read(-1)).partition(b"\r\n\r\n")

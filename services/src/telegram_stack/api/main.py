@@ -37,9 +37,8 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
     cache = open_cache(config.cache)
     gateway = GatewayClient(config.gateway)
     api = Api(config, pool, tokens, Health(checks(config, pool)), cache=cache, gateway=gateway)
-    http = asyncio.create_task(
-        serve(api.application(), config.bind_address, config.port, lambda _port: _ready()), name="http"
-    )
+    app = api.application()
+    http = asyncio.create_task(serve(app, config.bind_address, config.port, lambda _port: program.ready()), name="http")
     dog = asyncio.create_task(watchdog(lambda: not http.done()), name="watchdog")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
@@ -55,11 +54,6 @@ async def run(config: ApiConfig, stop: asyncio.Event) -> None:
         await pool.close(timeout=2)
         await cache.close()
         await gateway.close()
-
-
-def _ready() -> None:
-    notify("READY=1")
-    _log.info("ready")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ SINCE = Param("from", params.moment, "Received at this time or later")
 UNTIL = Param("to", params.moment, "Received at this time or earlier")
 SEARCH = Param("search", params.words(200), "The text has these characters, without regard to case")
 DELETED = Param("includeDeleted", params.boolean, "Deleted messages as well", default=False)
+# The legacy API took whatever is not asc for the newest first, and its clients may rely on that.
 SORT = Param(
     "sort",
     params.Reader(str.lower, {"type": "string", "enum": ["asc", "desc"]}),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from telegram_stack.database import DatabaseConfig, Port
+from telegram_stack.observability.logging import LogLevel
 
 
 class LegacyConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +43,7 @@ class FeedConfig(msgspec.Struct, frozen=True, kw_only=True):
     stop_seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 25.0
     bind_address: str = "127.0.0.1"
     port: Port = 4012
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
 
     def __post_init__(self) -> None:
         if not self.consumer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from telegram_stack.database import DatabaseUnavailableError
 from telegram_stack.legacy.old_side import Fed, OldSide, RefusedError
 from telegram_stack.legacy.outbox import Change, Outbox, State
 from telegram_stack.observability.backoff import Backoff
+from telegram_stack.program import rest
 
 _log = logging.getLogger(__name__)
 
@@ -68,14 +68,14 @@ class Feed:
             try:
                 fed = await self.step()
             except DatabaseUnavailableError:
-                await _wait(stop, backoff.next())
+                await rest(stop, backoff.next())
                 continue
             if self.progress.refusal:
-                await _wait(stop, backoff.next())
+                await rest(stop, backoff.next())
                 continue
             backoff.reset()
             if not fed:
-                await _wait(stop, poll_seconds)
+                await rest(stop, poll_seconds)
 
     async def step(self) -> int:
         """Feed one batch and return how many messages it had. What is refused waits on, `progress` says why.
@@ -122,8 +122,3 @@ class Feed:
 def _count(fed: Fed) -> None:
     for kind, rows in fed._asdict().items():
         ROWS.labels(kind).inc(rows)
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Route
+from typing import Any
 
 from telegram_stack import program
 from telegram_stack.database import DatabaseUnavailableError, open_pool
@@ -21,13 +15,8 @@ from telegram_stack.legacy.config import FeedConfig
 from telegram_stack.legacy.feed import DATABASE, LEGACY, Feed
 from telegram_stack.legacy.old_side import OldSide, RefusedError, open_old_side
 from telegram_stack.legacy.outbox import Outbox
-from telegram_stack.observability.http import metrics_response, serve
-from telegram_stack.observability.systemd import notify, watchdog
+from telegram_stack.observability.http import health_and_metrics
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-_log = logging.getLogger(__name__)
 _NAME = "telegram-legacy-feed"
 _LATE_SECONDS = 60
 
@@ -57,41 +46,9 @@ async def run(config: FeedConfig, stop: asyncio.Event) -> None:
     """Feed until `stop`, then finish the batch within `stop_seconds`."""
     async with sides(config) as (outbox, old_side):
         feed = Feed(outbox, old_side, config.batch_size)
-        work = asyncio.create_task(feed.run(stop, config.poll_seconds), name="feed")
-        http = asyncio.create_task(
-            serve(application(feed, old_side), config.bind_address, config.port, lambda _port: _ready()), name="http"
-        )
-        dog = asyncio.create_task(watchdog(lambda: not work.done()), name="watchdog")
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        try:
-            await asyncio.wait({work, http, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            notify("STOPPING=1")
-            if http.done() and not stop.is_set():
-                await http
-            _, unfinished = await asyncio.wait({work}, timeout=config.stop_seconds)
-            if unfinished:
-                _log.warning("not finished within %g s: the batch is fed after the next start", config.stop_seconds)
-            else:
-                await work
-                _log.info("stopped")
-        finally:
-            for task in (work, http, dog, stopping):
-                task.cancel()
-            await asyncio.gather(work, http, dog, stopping, return_exceptions=True)
-
-
-def application(feed: Feed, old_side: OldSide) -> Starlette:
-    """``/health`` and ``/metrics``."""
-
-    async def health(_request: Request) -> Response:
-        body = await state(feed, old_side)
-        code = 503 if body["status"] == "unhealthy" else 200
-        return Response(msgspec.json.encode(body), code, media_type="application/json")
-
-    async def metrics(_request: Request) -> Response:
-        return metrics_response()
-
-    return Starlette(routes=[Route("/health", health), Route("/metrics", metrics)])
+        app = health_and_metrics(lambda: state(feed, old_side))
+        address = (config.bind_address, config.port)
+        await program.work(feed.run(stop, config.poll_seconds), app, address, stop, config.stop_seconds)
 
 
 async def state(feed: Feed, old_side: OldSide) -> dict[str, Any]:
@@ -120,11 +77,6 @@ async def state(feed: Feed, old_side: OldSide) -> dict[str, Any]:
             for side, reason in reasons.items()
         },
     }
-
-
-def _ready() -> None:
-    notify("READY=1")
-    _log.info("ready")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
 from starlette.responses import Response
+from starlette.routing import Route
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.types import ASGIApp
 
 _GRACE_SECONDS = 3
@@ -69,6 +73,20 @@ async def serve(app: ASGIApp, host: str, port: int, started: Callable[[int], Non
             server.should_exit = True
             await asyncio.wait({task}, timeout=_GRACE_SECONDS + 2)
             raise
+
+
+def health_and_metrics(state: Callable[[], Awaitable[dict[str, Any]]]) -> Starlette:
+    """``/health``, which answers `state` and is 503 while its ``status`` is unhealthy, and ``/metrics``."""
+
+    async def health(_request: Request) -> Response:
+        body = await state()
+        code = 503 if body["status"] == "unhealthy" else 200
+        return Response(msgspec.json.encode(body), code, media_type="application/json")
+
+    async def metrics(_request: Request) -> Response:
+        return metrics_response()
+
+    return Starlette(routes=[Route("/health", health), Route("/metrics", metrics)])
 
 
 def metrics_response(registry: CollectorRegistry = REGISTRY) -> Response:

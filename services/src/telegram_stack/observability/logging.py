@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
@@ -37,8 +39,8 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
-def setup(service: str, level: str) -> None:
-    """Send every record of at least `level` (debug, info, warning, error) to stdout as JSON lines.
+def setup(service: str, level: LogLevel) -> None:
+    """Send every record of at least `level` to stdout as JSON lines.
 
     Libraries that tell each step at info (Telethon, pika, uvicorn's access log) are heard from warning on,
     unless `level` is debug.

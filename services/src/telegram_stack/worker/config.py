@@ -9,9 +9,8 @@ import msgspec
 
 from telegram_stack import cache
 from telegram_stack.database import DatabaseConfig, Port
+from telegram_stack.observability.logging import LogLevel
 from telegram_stack.topology import consumer_queue
-
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
-
-import msgspec
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Route
 
 from telegram_stack import program
 from telegram_stack.cache import open_cache
 from telegram_stack.config import read_secret
 from telegram_stack.database import Pool, open_pool
-from telegram_stack.observability.http import metrics_response, serve
-from telegram_stack.observability.systemd import notify, watchdog
+from telegram_stack.observability.http import health_and_metrics
 from telegram_stack.worker import replay
 from telegram_stack.worker.broker import subscribe
 from telegram_stack.worker.cache import ConsumerCache
@@ -33,10 +25,6 @@ from telegram_stack.worker.service import Worker
 from telegram_stack.worker.state import DATABASE_UP, Link
 from telegram_stack.worker.stored import Stored
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-_log = logging.getLogger(__name__)
 _NAME = "telegram-signal-worker"
 
 
@@ -87,50 +75,14 @@ async def run(config: WorkerConfig, stop: asyncio.Event) -> None:
     pool = await open_pool(config.database, _NAME)
     cache = ConsumerCache(open_cache(config.cache), config.consumer) if config.cache else None
     loops, health = assemble(config, pool, cache)
-    work = asyncio.create_task(_together(loops, stop), name="worker")
-    http = asyncio.create_task(
-        serve(application(health), config.bind_address, config.metrics_port, lambda _port: _ready()),
-        name="http",
-    )
-    dog = asyncio.create_task(watchdog(lambda: not work.done()), name="watchdog")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
+    app = health_and_metrics(health.state)
+    address = (config.bind_address, config.metrics_port)
     try:
-        await asyncio.wait({work, http, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        notify("STOPPING=1")
-        if http.done() and not stop.is_set():
-            await http
-        _, unfinished = await asyncio.wait({work}, timeout=config.stop_seconds)
-        if unfinished:
-            _log.warning("not finished within %g s: what is left is done after the next start", config.stop_seconds)
-        else:
-            await work
-            _log.info("stopped")
+        await program.work(_together(loops, stop), app, address, stop, config.stop_seconds)
     finally:
-        for task in (work, http, dog, stopping):
-            task.cancel()
-        await asyncio.gather(work, http, dog, stopping, return_exceptions=True)
         await pool.close(timeout=2)
         if cache:
             await cache.client.close()
-
-
-def application(health: Health) -> Starlette:
-    """``/health`` and ``/metrics``."""
-
-    async def state(_request: Request) -> Response:
-        body = await health.state()
-        code = 503 if body["status"] == "unhealthy" else 200
-        return Response(msgspec.json.encode(body), code, media_type="application/json")
-
-    async def metrics(_request: Request) -> Response:
-        return metrics_response()
-
-    return Starlette(routes=[Route("/health", state), Route("/metrics", metrics)])
-
-
-def _ready() -> None:
-    notify("READY=1")
-    _log.info("ready")
 
 
 if __name__ == "__main__":

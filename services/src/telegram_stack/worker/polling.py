@@ -16,12 +16,13 @@ from telegram_stack.database import DatabaseUnavailableError
 from telegram_stack.events import Event
 from telegram_stack.observability.backoff import Backoff
 from telegram_stack.observability.metrics import LATENCY_BUCKETS
-from telegram_stack.topology import RETRY_DELAYS_MS
+from telegram_stack.program import rest
+from telegram_stack.topology import RETRY_SECONDS
 from telegram_stack.worker.broker import Delivery
 from telegram_stack.worker.cache import ConsumerCache, Key
 from telegram_stack.worker.config import WorkerConfig
 from telegram_stack.worker.processing import Outcome, Processor
-from telegram_stack.worker.state import COMMITS, RETRY_LIMIT, Link, count, wait
+from telegram_stack.worker.state import COMMITS, RETRY_LIMIT, Link, count
 from telegram_stack.worker.stored import Page, Stored
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ POLLS = Histogram("telegram_worker_poll_seconds", "Time for a poll's answer", ["
 for _reason in ("unavailable", "evicted", "cold"):
     MISSES.labels(_reason)
 
-_DELAYS = [milliseconds / 1000 for milliseconds in RETRY_DELAYS_MS.values()]
 _LOST_RETRY_SECONDS = 120.0
 """How long behind its time a retry is still expected from its wait queue."""
 
@@ -79,14 +79,14 @@ class Poller:
                 more = await self.poll()
             except DatabaseUnavailableError as error:
                 self._database.down(str(error))
-                await wait(stop, backoff.next())
+                await rest(stop, backoff.next())
                 continue
             self._database.up()
             LAST_POLL.set_to_current_time()
             backoff.reset()
             last = time.monotonic()
-            while not more and not stop.is_set() and (rest := self._next(last) - time.monotonic()) > 0:
-                await wait(stop, min(rest, 1.0))  # the queue may go meanwhile
+            while not more and not stop.is_set() and (left := self._next(last) - time.monotonic()) > 0:
+                await rest(stop, min(left, 1.0))  # the queue may go meanwhile
 
     async def poll(self) -> bool:
         """Poll once. True when there is more to do at once. Raises DatabaseUnavailableError."""
@@ -185,7 +185,7 @@ class Poller:
         for outcome in outcomes:
             for mark in outcome.marks:
                 if mark.status == "retrying":
-                    due = time.monotonic() + _DELAYS[mark.delivery.attempt - 1] + 0.01
+                    due = time.monotonic() + RETRY_SECONDS[mark.delivery.attempt - 1] + 0.01
                     self._retry_at = min(self._retry_at, due)
 
     @staticmethod

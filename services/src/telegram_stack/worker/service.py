@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from telegram_stack.database import DatabaseUnavailableError
 from telegram_stack.lingering import Linger
 from telegram_stack.observability.backoff import Backoff
+from telegram_stack.program import rest
 from telegram_stack.topology import retry_queue
 from telegram_stack.worker.broker import BrokerUnavailableError, Delivery, Subscription
 from telegram_stack.worker.config import WorkerConfig
 from telegram_stack.worker.processing import Outcome, Processor
-from telegram_stack.worker.state import COMMITS, QUEUE_UP, RETRY_LIMIT, Link, count, wait
+from telegram_stack.worker.state import COMMITS, QUEUE_UP, RETRY_LIMIT, Link, count
 
 
 class Worker:
@@ -46,7 +47,7 @@ class Worker:
                 subscription = await self._subscribe()
             except BrokerUnavailableError as error:
                 self.queue.down(str(error))
-                await wait(stop, backoff.next())
+                await rest(stop, backoff.next())
                 continue
             self.queue.up()
             backoff.reset()
@@ -56,7 +57,7 @@ class Worker:
                 await subscription.close()
             if not stop.is_set():
                 self.queue.down(subscription.lost or "the subscription ended")
-                await wait(stop, backoff.next())
+                await rest(stop, backoff.next())
 
     async def _consume(self, subscription: Subscription, stop: asyncio.Event) -> None:
         cancel = asyncio.create_task(_after(stop, subscription.cancel))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,9 +89,3 @@ def count(batch: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
             "a delivery is given up",
             extra={"bytes": len(item.delivery.body), "channel_id": item.delivery.headers.get("x-channel-id")},
         )
-
-
-async def wait(stop: asyncio.Event, seconds: float) -> None:
-    """Until `stop` is set, or for so many seconds."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

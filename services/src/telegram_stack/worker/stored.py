@@ -11,7 +11,7 @@ import psycopg
 
 from telegram_stack.database import Connection, DatabaseUnavailableError, Pool, first_line, transaction
 from telegram_stack.events import Content, Event, Media, MessageType
-from telegram_stack.topology import RETRY_DELAYS_MS
+from telegram_stack.topology import RETRY_SECONDS
 
 if TYPE_CHECKING:
     from telegram_stack.worker.cache import Key
@@ -48,7 +48,6 @@ ORDER BY p.updated_at LIMIT %s
 """
 
 _TYPES = frozenset(get_args(MessageType))
-_DELAYS = [milliseconds / 1000 for milliseconds in RETRY_DELAYS_MS.values()]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Stored:
         async def work(connection: Connection) -> Page:
             cursor = await connection.execute(_UNPROCESSED, [self._consumer, limit])
             unprocessed = [_event(row) for row in await cursor.fetchall()]
-            cursor = await connection.execute(_DUE, [self._consumer, grace, _DELAYS, len(_DELAYS), limit])
+            cursor = await connection.execute(_DUE, [self._consumer, grace, RETRY_SECONDS, len(RETRY_SECONDS), limit])
             due = {(row[0], row[1]): (row[2], row[3]) for row in await cursor.fetchall()}
             retries = await _by_key(connection, list(due))
             attempts = {event.key: due[event.key][1] + 1 for event in retries if due[event.key][0] == event.version}
