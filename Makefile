@@ -57,7 +57,8 @@ unit: $(READY) promtools-ready
 # Real servers for the integration tests, which start and stop their own on ports and folders of their own.
 EXPORTERS := prometheus prometheus-node-exporter prometheus-redis-exporter prometheus-postgres-exporter
 CONTAINERS := podman runc busybox-static
-SERVERS := postgresql pgbouncer redis-server redis-sentinel rabbitmq-server pgbackrest restic $(EXPORTERS) $(CONTAINERS)
+NETWORK := haproxy nftables iproute2 openssl curl
+SERVERS := $(NETWORK) postgresql pgbouncer redis-server redis-sentinel rabbitmq-server pgbackrest restic $(EXPORTERS) $(CONTAINERS)
 .PHONY: servers-ready
 servers-ready:
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { echo "Installing $(SERVERS)"; \
@@ -119,9 +120,13 @@ molecule: $(READY) targets-ready
 molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, back and again, sabotaged and killed, on a host of its own under load (not in `make test`)
 	molecule test --scenario-name migrate
 
+.PHONY: molecule-multi
+molecule-multi: $(READY) targets-ready ## Deploy one stack to three hosts, try to get in, and cut each host's cable under load (not in `make test`)
+	molecule test --scenario-name multi
+
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60
 test-all: export TELEGRAM_STACK_LONG = 1
-test-all: test molecule-migrate bundle-test ## The long form: also two writers at once for a minute, a migration killed at two dozen points, and a deployment offline
+test-all: test molecule-multi molecule-migrate bundle-test ## The long form: also several hosts, a migration killed at two dozen points, and a deployment offline
 
 # What draws the diagrams of the documents.
 DRAWERS := plantuml graphviz fonts-dejavu-core

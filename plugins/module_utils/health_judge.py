@@ -117,6 +117,7 @@ def metrics(exposition: str, metric: str, minimum: float) -> Finding:
     found = samples(exposition, metric)
     if not found:
         raise NoAnswer(f"no metric {metric} in the answer")
+    low = [labels for labels, value in found if not value >= minimum]
     lowest = min(value for _labels, value in found)
     version = next(
         (
@@ -128,8 +129,9 @@ def metrics(exposition: str, metric: str, minimum: float) -> Finding:
         ),
         "",
     )
-    status = OK if not math.isnan(lowest) and lowest >= minimum else FAILED
-    return Finding(status, f"{metric} {lowest:g}", f"{metric} at least {minimum:g}", version=version)
+    whose = ", ".join(sorted({"/".join(labels.values()) for labels in low if labels}))
+    value = f"{metric} {lowest:g}" + (f" ({whose})" if whose else "")
+    return Finding(FAILED if low else OK, value, f"{metric} at least {minimum:g}", version=version)
 
 
 def number(value: object, what: str, warn: float | None, fail: float | None, version: str) -> Finding:

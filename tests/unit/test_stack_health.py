@@ -106,6 +106,10 @@ def test_every_sample_of_a_metric_counts(metric: str, status: str) -> None:
     assert (found.status, found.version) == (status, "0.17.1")
 
 
+def test_the_samples_that_are_too_low_are_named() -> None:
+    assert health_judge.metrics(EXPOSITION, "redis_up", 1).value == "redis_up 0 (b)"
+
+
 @pytest.mark.parametrize("metric", ["pg", "absent", "pg_bad"])
 def test_a_metric_that_is_not_there_is_no_answer(metric: str) -> None:
     with pytest.raises(NoAnswer):

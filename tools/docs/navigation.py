@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from tools.docs import DOCS
 
 GUIDES = (
-    "architecture", "deployment", "migration", "monitoring", "troubleshooting", "backup", "cache", "performance",
-    "database-operations", "api", "console", "security",
+    "architecture", "deployment", "several-hosts", "migration", "monitoring", "troubleshooting", "backup", "cache",
+    "performance", "database-operations", "api", "console", "security",
 )  # fmt: skip
 PARTS = ("gateway", "queue", "worker", "database")
 DEVELOPMENT = ("development", "development-targets", "simulator", "requirements")

@@ -43,6 +43,7 @@ _EVERYWHERE = (
     *("openssl", "python3-apt", "python3-psycopg", "python3-redis", "python3-venv"),
     *("pgbouncer", "rabbitmq-server", "redis-server", "redis-tools", "pgbackrest", "restic"),
     *("prometheus", "prometheus-alertmanager"),
+    *("haproxy", "nftables"),
     *("prometheus-node-exporter", "prometheus-postgres-exporter", "prometheus-redis-exporter"),
 )
 
