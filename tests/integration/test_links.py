@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.tradingsystem.telegram_stack.plugins.filter.new_secret import new_secret
-from tests.integration.plays import playbook
+from tests.integration.plays import play, playbook
 from tests.integration.servers import ROOT, wait_until
 
 NEEDED = ("haproxy", "nft", "ip", "openssl")
@@ -26,6 +26,7 @@ pytestmark = [
 ]
 ADDRESSES = {"front": "198.18.7.1", "store": "198.18.7.2"}
 STRANGER = "198.18.7.3"
+GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
 SERVICES = [
     {"name": "database", "group": "telegram_database", "port": 5434, "hosts": ["store"]},
     {"name": "api", "group": "telegram_api", "port": 4010, "hosts": ["front"]},
@@ -232,3 +233,60 @@ def test_the_firewall_lets_in_the_other_host_and_nobody_else(linked: Hosts) -> N
     assert done.returncode == 0, done.stdout
     assert linked.run("store", "nft", "-f", f"{linked.folder}/store/firewall.nft").returncode == 0
     assert linked.call(store, 6434, STRANGER) == "hello"
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        (
+            {"links_services": [{**SERVICES[0], "hosts": ["a", "b"]}]},
+            "the group telegram_database has a, b. Give it one",
+        ),
+        ({"links_services": [{**SERVICES[0], "hosts": []}]}, "the group telegram_database has none. Give it one host"),
+        ({"telegram_redis_host": "192.0.2.7"}, "telegram_redis_host is 192.0.2.7, but on each host"),
+        ({"telegram_bind_address": "192.0.2.7"}, "telegram_bind_address is 192.0.2.7 on localhost, but the links end"),
+        ({"links_tls_certificate": "/here.crt"}, "Give all three, or none to have a certificate made"),
+        (
+            {f"links_tls_{part}": "/nowhere.crt" for part in ("certificate", "key", "ca")},
+            'links_tls_certificate ("/nowhere.crt") is no file on the controller',
+        ),
+        ({"telegram_secrets": {}}, "telegram_secrets lacks links_ca_key"),
+    ],
+)
+def test_what_cannot_be_linked_is_refused(tmp_path: Path, settings: dict[str, object], refusal: str) -> None:
+    role = {"name": "tradingsystem.telegram_stack.links", "tasks_from": "preflight.yml"}
+    given = {"links_services": SERVICES, "links_hosts": ADDRESSES, "telegram_secrets": {"links_ca_key": "k"}}
+    done = play(tmp_path, [{"ansible.builtin.include_role": role}], given | settings)
+    assert done.returncode == 2, done.stdout
+    assert refusal in " ".join(done.stdout.split()), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("hosts_of", "settings", "linked"),
+    [
+        ({}, {}, False),
+        ({"cache": "b"}, {}, True),
+        ({"cache": "b"}, {"telegram_links": "false"}, False),
+        ({"queue": ""}, {"telegram_queue_enabled": False}, False),
+        (dict.fromkeys(GROUPS, "a b"), {}, False),  # two stacks of one host each
+    ],
+)
+def test_a_stack_is_linked_where_its_groups_differ(
+    tmp_path: Path, hosts_of: dict[str, str], settings: dict[str, object], linked: bool
+) -> None:
+    children = {f"telegram_{name}": {"hosts": dict.fromkeys(hosts_of.get(name, "a").split())} for name in GROUPS}
+    (tmp_path / "hosts.json").write_text(json.dumps({"telegram_stack": {"children": children}}))
+    say = {
+        "ansible.builtin.copy": {
+            "content": "{{ _links_on | bool | to_json }}",
+            "dest": f"{tmp_path}/{{{{ inventory_hostname }}}}",
+        }
+    }
+    made = {"hosts": "a", "gather_facts": False, "vars_files": [f"{ROOT}/playbooks/vars/links.yml"], "tasks": [say]}
+    (tmp_path / "play.yml").write_text(json.dumps([made]))
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    done = playbook(
+        str(tmp_path / "play.yml"), "-i", f"{tmp_path}/hosts.json", "-c", "local", "-e", f"@{tmp_path}/settings.json"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "a").read_text() == json.dumps(linked)

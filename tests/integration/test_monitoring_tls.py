@@ -338,6 +338,9 @@ def test_a_certificate_of_ones_own_has_to_be_whole_and_for_the_host(tmp_path: Pa
         "monitoring_tls_certificate": str(role.credentials / "web.pem"),
         "monitoring_tls_key": str(role.credentials / "web.pem"),
     }
-    done = here.deploy(**made, monitoring_tls_ca=str(role.folder / "ca.crt"), telegram_bind_address=address)
+    made["monitoring_tls_ca"] = str(role.folder / "ca.crt")
+    done = here.run(included("preflight.yml"), **made, telegram_bind_address=address)
+    assert done.returncode == 0, done.stdout[-2000:]
+    done = here.deploy(**made, telegram_bind_address=address)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "PRIVATE KEY" not in done.stdout + done.stderr
