@@ -197,6 +197,36 @@ async def test_a_log_in_over_the_api_says_what_it_waits_for(
         assert (await http.get(f"{BASE}/auth/status")).json()["data"]["exitCode"] == 0
 
 
+@pytest.mark.requirement("GW-11")
+async def test_each_account_is_asked_at_its_own_gateway(
+    api_database: Postgres, gateway: Gateway, telegram: Telegram, tmp_path: Path
+) -> None:
+    """The first account's does not answer, so that nothing can have come from it."""
+    client = GatewayClient(GatewayConfig(port=free_port(), accounts={"second": free_port()}))
+    async with (
+        port_of(gateway, tmp_path) as second,
+        api(api_database, api_database.port, tmp_path, token=ADMIN, gateway=client) as http,
+    ):
+        client.accounts["second"] = second
+        of_second = {"account": "second"}
+        for path in ("session", "recovery", "auth/status", "sync-messages"):
+            assert (await http.get(f"{BASE}/{path}")).status_code == 503, path
+            assert (await http.get(f"{BASE}/{path}", params=of_second)).status_code == 200, path
+        unknown = await http.get(f"{BASE}/session", params={"account": "third"})
+        assert (unknown.status_code, unknown.json()["errors"][0]["field"]) == (422, "account")
+        assert (await http.post(f"{BASE}/auth/cancel", params=of_second)).status_code == 409
+        assert (await http.post(f"{BASE}/actions/reload", params=of_second)).json()["data"]["channels"] == 3
+        begun = await http.post(f"{BASE}/sync-messages", params=of_second, json={"limit": 10})
+        assert begun.status_code == 202
+
+        _, (channel, number) = post_photos(telegram, 2)  # of the first channel another test erases all
+        await http.post("/api/channels", json={"channelId": str(channel)})
+        assert (await http.get(f"{BASE}/photos/{channel}/{number}")).status_code == 503
+        await http.put(f"/api/channels/{channel}", json={"account": "second"})
+        assert (await http.get(f"{BASE}/photos/{channel}/{number}")).content == expected(telegram, (channel, number))
+    await client.close()
+
+
 async def test_only_an_admin_logs_in(api_database: Postgres, tmp_path: Path) -> None:
     async with api(api_database, api_database.port, tmp_path) as http:
         for path in ("start", "input", "cancel"):

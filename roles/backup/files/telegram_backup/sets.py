@@ -37,11 +37,7 @@ def make(settings: Settings) -> str:
             catalogue["database"] = database = _database(settings.database, name, settings.full_days)
         paths, catalogue["missing"] = _files(settings)
         catalogue["files"] = [str(path) for path in paths]
-        gateways = [
-            {"folder": str(spool.parent), "spool": str(spool)} for spool in gateway_spools(settings.gateway_config)
-        ]
-        catalogue["gateway"] = gateways[0] if gateways else None
-        catalogue["accounts"] = gateways[1:]
+        catalogue |= gateways(settings)
         (staging / CATALOGUE).write_text(json.dumps(catalogue, indent=2), encoding="utf-8")
         tags = [TAG, f"name={name}", *([f"label={database['label']}"] if settings.database else [])]
         restic.backup([staging, *paths], tags)
@@ -136,6 +132,12 @@ def _files(settings: Settings) -> tuple[list[Path], list[str]]:
         )
         (settings.staging / DEFINITIONS).write_bytes(definitions)
     return [path for path in wanted if path.exists()], [str(path) for path in wanted if not path.exists()]
+
+
+def gateways(settings: Settings) -> dict[str, Any]:
+    """Where the gateway is, and those of further accounts, for the catalogue."""
+    found = [{"folder": str(spool.parent), "spool": str(spool)} for spool in gateway_spools(settings.gateway_config)]
+    return {"gateway": found[0] if found else None, "accounts": found[1:]}
 
 
 def spool_name(number: int) -> str:
