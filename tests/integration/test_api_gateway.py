@@ -30,8 +30,11 @@ from telegram_stack.gateway.photos import photo_routes
 from telegram_stack.gateway.sync import sync_routes
 from telegram_stack.gateway.trace import Trace
 from telegram_stack.simulator import objects
+from telegram_stack.simulator.model import Draft
+from telegram_stack.simulator.photos import jpeg, photo_id
 from telegram_stack.simulator.server import Server as Telegram
 from telegram_stack.telegram.client import Server
+from telegram_stack.telegram.convert import marked
 from telegram_stack.telegram.login import Login
 from telegram_stack.telegram.photos import PhotoCache, Photos
 from telegram_stack.telegram.session import SessionFile
@@ -219,11 +222,13 @@ async def test_each_account_is_asked_at_its_own_gateway(
         begun = await http.post(f"{BASE}/sync-messages", params=of_second, json={"limit": 10})
         assert begun.status_code == 202
 
-        _, (channel, number) = post_photos(telegram, 2)  # of the first channel another test erases all
+        raw = list(telegram.store.channels)[-1]  # of the first one another test erases all
+        [message] = telegram.post([Draft(raw, "a photo", has_photo=True)])
+        channel, number = marked(raw), message.id
         await http.post("/api/channels", json={"channelId": str(channel)})
         assert (await http.get(f"{BASE}/photos/{channel}/{number}")).status_code == 503
         await http.put(f"/api/channels/{channel}", json={"account": "second"})
-        assert (await http.get(f"{BASE}/photos/{channel}/{number}")).content == expected(telegram, (channel, number))
+        assert (await http.get(f"{BASE}/photos/{channel}/{number}")).content == jpeg(photo_id(raw, number))
     await client.close()
 
 
