@@ -59,7 +59,11 @@ def test_it_knows_the_gateways_of_further_accounts(tmp_path: Path) -> None:
     accounts = [{"name": "second", "port": 4016}, {"name": "third-one", "port": 4017}]
     path = tmp_path / "api.toml"
     path.write_text(rendered(telegram_gateway_accounts=accounts))
-    assert load(path, ApiConfig).gateway.accounts == {"second": 4016, "third-one": 4017}
+    config = load(path, ApiConfig)
+    assert config.gateway.accounts == {"second": 4016, "third-one": 4017}
+    assert [(one.name, one.unit) for one in config.components if one.port == 4017] == [
+        ("MTProto gateway third-one", "telegram-gateway@third-one")
+    ]
 
 
 def test_a_console_without_components_is_one_too(tmp_path: Path) -> None:
