@@ -52,8 +52,9 @@ class Telegram:
         answer = httpx.post(f"{self.control}/messages", json={"count": count}, timeout=10).json()
         return {(message["channel_id"], message["message_id"]) for message in answer["messages"]}
 
-    def session(self) -> str:
-        session: str = httpx.post(f"{self.control}/sessions").json()["session"]
+    def session(self, phone: str | None = None) -> str:
+        body = {} if phone is None else {"phone": phone}
+        session: str = httpx.post(f"{self.control}/sessions", json=body).json()["session"]
         return session
 
 

@@ -30,8 +30,11 @@ from telegram_stack.gateway.photos import photo_routes
 from telegram_stack.gateway.sync import sync_routes
 from telegram_stack.gateway.trace import Trace
 from telegram_stack.simulator import objects
+from telegram_stack.simulator.model import Draft
+from telegram_stack.simulator.photos import jpeg, photo_id
 from telegram_stack.simulator.server import Server as Telegram
 from telegram_stack.telegram.client import Server
+from telegram_stack.telegram.convert import marked
 from telegram_stack.telegram.login import Login
 from telegram_stack.telegram.photos import PhotoCache, Photos
 from telegram_stack.telegram.session import SessionFile
@@ -195,6 +198,38 @@ async def test_a_log_in_over_the_api_says_what_it_waits_for(
         await until((tmp_path / "login" / "session").exists)
         await reached("completed")
         assert (await http.get(f"{BASE}/auth/status")).json()["data"]["exitCode"] == 0
+
+
+@pytest.mark.requirement("GW-11")
+async def test_each_account_is_asked_at_its_own_gateway(
+    api_database: Postgres, gateway: Gateway, telegram: Telegram, tmp_path: Path
+) -> None:
+    """The first account's does not answer, so that nothing can have come from it."""
+    client = GatewayClient(GatewayConfig(port=free_port(), accounts={"second": free_port()}))
+    async with (
+        port_of(gateway, tmp_path) as second,
+        api(api_database, api_database.port, tmp_path, token=ADMIN, gateway=client) as http,
+    ):
+        client.accounts["second"] = second
+        of_second = {"account": "second"}
+        for path in ("session", "recovery", "auth/status", "sync-messages"):
+            assert (await http.get(f"{BASE}/{path}")).status_code == 503, path
+            assert (await http.get(f"{BASE}/{path}", params=of_second)).status_code == 200, path
+        unknown = await http.get(f"{BASE}/session", params={"account": "third"})
+        assert (unknown.status_code, unknown.json()["errors"][0]["field"]) == (422, "account")
+        assert (await http.post(f"{BASE}/auth/cancel", params=of_second)).status_code == 409
+        assert (await http.post(f"{BASE}/actions/reload", params=of_second)).json()["data"]["channels"] == 3
+        begun = await http.post(f"{BASE}/sync-messages", params=of_second, json={"limit": 10})
+        assert begun.status_code == 202
+
+        raw = list(telegram.store.channels)[-1]  # of the first one another test erases all
+        [message] = telegram.post([Draft(raw, "a photo", has_photo=True)])
+        channel, number = marked(raw), message.id
+        await http.post("/api/channels", json={"channelId": str(channel)})
+        assert (await http.get(f"{BASE}/photos/{channel}/{number}")).status_code == 503
+        await http.put(f"/api/channels/{channel}", json={"account": "second"})
+        assert (await http.get(f"{BASE}/photos/{channel}/{number}")).content == jpeg(photo_id(raw, number))
+    await client.close()
 
 
 async def test_only_an_admin_logs_in(api_database: Postgres, tmp_path: Path) -> None:

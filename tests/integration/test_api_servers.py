@@ -222,6 +222,10 @@ async def test_channels_are_registered_changed_and_taken_out(http: httpx.AsyncCl
     changed = (await http.put(f"/api/channels/{api_channel}", json={"description": "d"})).json()["data"]
     assert (changed["label"], changed["description"]) == ("Swing", "d")
     assert (await http.put(f"/api/channels/{api_channel}", json={"label": None})).json()["data"]["label"] is None
+    assert (changed["account"], answer.json()["data"]["account"]) == ("", "")
+    moved = await http.put(f"/api/channels/{api_channel}", json={"account": "second"})
+    assert moved.json()["data"]["account"] == "second"
+    assert (await http.put(f"/api/channels/{api_channel}", json={"account": "Big One"})).status_code == 422
     assert (await http.delete(f"/api/channels/{api_channel}")).json()["data"]["isActive"] is False
     rows = {row["id"]: row for row in (await http.get("/api/channels")).json()["data"]}
     assert rows[str(api_channel)]["isActive"] is False

@@ -19,6 +19,8 @@ from tools.targets import host as machine
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
 APPLICATION = {"gateway_api_id": 1, "gateway_api_hash": "0" * 32}
+SESSION = "1" + "A" * 352
+SECOND = {"name": "second", "port": 4016}
 HOSTS = {"bare-debian13": "trixie", "bare-debian12": "bookworm"}
 pytestmark = pytest.mark.skipif(bool(machine.lacks()), reason=" ".join(machine.lacks()))
 
@@ -114,11 +116,35 @@ def test_a_dry_run_on_a_bare_host_succeeds_changes_nothing_and_shows_no_secret(b
             "bundle.tar cannot be read: No such file or directory (telegram_bundle). Copy it here again",
         ),
         ({"gateway_session_string": "1abc"}, "is no string session of Telethon or GramJS: it has 4 characters"),
+        (
+            {"telegram_gateway_accounts": [{"name": "one", "port": 4006}, {"name": "one", "port": 4017}]},
+            "two accounts have the name one; port 4006 is there twice",
+        ),
+        (
+            {"telegram_gateway_accounts": [{"name": "api", "port": 4010}, {"name": "Big One", "port": 4016}]},
+            "the name Big One is not made of small letters, digits and hyphens, with a letter",
+        ),
+        (
+            {
+                "gateway_session_string": SESSION,
+                "telegram_gateway_accounts": [SECOND | {"session_string": SESSION}],
+            },
+            "are given the same session: Telegram voids one that two processes use",
+        ),
+        (
+            {"telegram_gateway_accounts": [SECOND | {"session_file": "/nowhere/session.txt"}]},
+            "/nowhere/session.txt (telegram_gateway_accounts.second.session_file) is missing",
+        ),
+        (
+            {"telegram_gateway_accounts": [SECOND | {"proxy": {"kind": "mtproxy", "host": "proxy.example"}}]},
+            "telegram_gateway_accounts.second.proxy.kind is mtproxy, so",
+        ),
+        ({"telegram_staged": True, "telegram_gateway_accounts": [SECOND]}, "a migration takes over the one account"),
         ({"redis_sentinel_maxmemory": "600mb"}, "raise redis_sentinel_replica_memory_max"),
         ({"timescaledb_memory_budget": "64M"}, "it must be 256M or more"),
         ({"ansible_become": False}, "root is needed"),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=lambda value: next(reversed(value)) if isinstance(value, dict) else "",
 )
 def test_bad_settings_are_refused_before_anything_changes(bare: Bare, variables: dict[str, object], says: str) -> None:
     assert says in bare.refusal(**variables)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from plugins.module_utils import health_record
 from plugins.module_utils.health import NoAnswer
-from roles.backup.files.telegram_backup import legacy, pgbackrest, record, recovery, sets, tables, tools
+from roles.backup.files.telegram_backup import legacy, pgbackrest, record, recovery, restoring, sets, tables, tools
+from roles.backup.files.telegram_backup.restic import Snapshot
 
 DAY = 86_400
 CONTROLDATA = """\
@@ -121,3 +126,60 @@ def test_a_record_that_says_nothing_is_no_answer(tmp_path: Path, text: str | Non
         path.write_text(text)
     with pytest.raises(NoAnswer):
         health_record.read(str(path), "backup")
+
+
+class Kept:
+    """What restic would keep: whole files at their own paths."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, _settings: tools.Settings) -> Kept:
+        return self
+
+    def store(self, paths: list[Path]) -> None:
+        for path in paths:
+            place = self.folder / path.relative_to("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+
+    def dump(self, _snapshot: object, path: Path) -> bytes:
+        return (self.folder / path.relative_to("/")).read_bytes()
+
+    def restore(self, _snapshot: object, target: Path) -> None:
+        shutil.copytree(self.folder, target, dirs_exist_ok=True)
+
+
+@pytest.mark.requirement("GW-11")
+def test_sessions_and_spools_of_all_accounts_are_kept_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "gateway"
+    folders = {"gateway.toml": first, "gateway@second.toml": first / "accounts" / "second"}
+    for number, (config, folder) in enumerate(folders.items()):
+        folder.mkdir(parents=True)
+        (tmp_path / config).write_text(f'[spool]\npath = "{folder}/spool.db"\n')
+        (folder / "session").write_text(f"session {number}")
+        with closing(sqlite3.connect(folder / "spool.db")) as spool:
+            spool.execute("CREATE TABLE events AS SELECT ? AS number", [number])
+            spool.commit()
+    settings = tools.Settings("h", "r", "p", tmp_path / "state", gateway_config=str(tmp_path / "gateway.toml"))
+    tools.empty(settings.staging)
+    paths, missing = sets._files(settings)
+    assert (paths, missing) == ([folder / "session" for folder in folders.values()], [])
+    catalogue = settings.staging / sets.CATALOGUE
+    catalogue.write_text(json.dumps(sets.gateways(settings)))
+
+    kept = Kept(tmp_path / "kept")
+    kept.store([*paths, *settings.staging.iterdir()])
+    shutil.rmtree(first)
+    monkeypatch.setattr(restoring, "Restic", kept)
+    monkeypatch.setattr(sets, "find", lambda *_: Snapshot("1", "", ("name=made",)))
+    monkeypatch.setattr(restoring, "GATEWAY_USER", getpass.getuser())
+    restoring.files(settings, "latest")
+    for number, folder in enumerate(folders.values()):
+        assert (folder / "session").read_text() == f"session {number}"
+        with closing(sqlite3.connect(folder / "spool.db")) as spool:
+            assert spool.execute("SELECT number FROM events").fetchall() == [(number,)]
+    with pytest.raises(tools.BackupError, match="session exists already and is not replaced"):
+        restoring.files(settings, "latest")

@@ -54,6 +54,18 @@ def test_the_role_renders_what_the_api_and_its_console_read(tmp_path: Path) -> N
     assert [component.name for component in config.components if not component.required] == ["Grafana"]
 
 
+@pytest.mark.requirement("GW-11")
+def test_it_knows_the_gateways_of_further_accounts(tmp_path: Path) -> None:
+    accounts = [{"name": "second", "port": 4016}, {"name": "third-one", "port": 4017}]
+    path = tmp_path / "api.toml"
+    path.write_text(rendered(telegram_gateway_accounts=accounts))
+    config = load(path, ApiConfig)
+    assert config.gateway.accounts == {"second": 4016, "third-one": 4017}
+    assert [(one.name, one.unit) for one in config.components if one.port == 4017] == [
+        ("MTProto gateway third-one", "telegram-gateway@third-one")
+    ]
+
+
 def test_a_console_without_components_is_one_too(tmp_path: Path) -> None:
     path = tmp_path / "api.toml"
     path.write_text(rendered(gateway_api_console_components=[]))

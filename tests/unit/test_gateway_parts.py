@@ -58,11 +58,20 @@ def test_two_sections_are_enough(tmp_path: Path) -> None:
         (("[database]", '[cache]\nsentinels = ["nowhere"]\n[database]'), "bad value of cache.sentinels"),
         (("[database]", '[cache]\nconsumers = ["Big One"]\n[database]'), "consumer name 'Big One' is not usable"),
         (("[database]", "[spool]\nlingerms = 3\n[database]"), "unknown key spool.lingerms"),
+        (("[telegram]", 'account = "Big One"\n[telegram]'), "bad value of account"),
+        (("[telegram]", 'other_accounts = [""]\n[telegram]'), "bad value of other_accounts"),
+        (("[telegram]", 'account = "a"\nother_accounts = ["b"]\n[telegram]'), "other_accounts is the first account's"),
     ],
 )
 def test_a_bad_config_is_named(tmp_path: Path, change: tuple[str, str], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         config(tmp_path, MINIMAL.replace(*change))
+
+
+@pytest.mark.requirement("GW-11")
+def test_a_further_account_has_a_unit_of_its_own(tmp_path: Path) -> None:
+    assert config(tmp_path, MINIMAL).unit == "telegram-gateway"
+    assert config(tmp_path, f'account = "second"\n{MINIMAL}').unit == "telegram-gateway@second"
 
 
 class Gateway:

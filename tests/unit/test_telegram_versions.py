@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from telegram_stack.events import Content, Event, deletion, version_after, version_of
+from telegram_stack.events import Content, Event, Media, deletion, version_after, version_of
 from telegram_stack.telegram.versions import Versions
 
 POSTED = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
@@ -73,3 +73,10 @@ def test_messages_do_not_touch_each_other() -> None:
     for number in range(1, 20):
         event = state("same", message_id=number)
         assert versions.settle(event) == event
+
+
+@pytest.mark.requirement("GW-11")
+def test_each_account_has_the_same_version_of_a_message_and_another_access_hash() -> None:
+    photos = [Media(type="photo", id=number, access_hash=access) for number, access in ((7, 1), (7, 2), (8, 1))]
+    ours, theirs, other = (version_of(Content(media=photo), POSTED, None) for photo in photos)
+    assert ours == theirs != other

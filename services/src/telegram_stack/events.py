@@ -94,11 +94,15 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 def version_of(content: Content, message_date: datetime, edit_date: datetime | None) -> int:
     """Order the states of one message: the edit's second, then whether it is an edit, then 19 bits of a content hash.
 
-    Live updates and history give the same number for the same state, which pts would not (history carries none).
+    Live updates and history give the same number for the same state, which pts would not (history carries none); so do
+    several accounts, to each of which Telegram gives an access hash of its own.
     Two edits within one second differ by hash only: who receives them in their order uses `version_after`.
     """
     second = int((edit_date or message_date).timestamp())
-    digest = hashlib.blake2b(msgspec.msgpack.encode(content), digest_size=4).digest()
+    shown = content
+    if content.media is not None and content.media.access_hash is not None:
+        shown = msgspec.structs.replace(content, media=msgspec.structs.replace(content.media, access_hash=None))
+    digest = hashlib.blake2b(msgspec.msgpack.encode(shown), digest_size=4).digest()
     content_bits = int.from_bytes(digest, "big") >> (32 - _CONTENT_BITS)
     return second << _SECOND_SHIFT | (edit_date is not None) << _CONTENT_BITS | content_bits
 

@@ -36,23 +36,29 @@ def files(settings: Settings, wanted: str) -> list[str]:
     """
     restic = Restic(settings)
     snapshot = sets.find(restic, wanted)
-    gateway = sets.catalogue(settings, restic, snapshot).get("gateway") or {}
+    catalogue = sets.catalogue(settings, restic, snapshot)
     restored = empty(settings.state_dir / "restored")
     restic.restore(snapshot, restored)
     staged = _below(restored, settings.staging)
     said = [f"settings and definitions of {snapshot.tag('name')} for looking things up: {restored}"]
-    if gateway:
-        folder, spool = Path(gateway["folder"]), Path(gateway["spool"])
-        moves = {path: folder / path.name for path in sorted(_below(restored, folder).glob("*"))}
-        if (staged / sets.SPOOL).exists():
-            moves[staged / sets.SPOOL] = spool
-        for target in moves.values():
-            if target.exists():
-                raise BackupError(f"{target} exists already and is not replaced; move it away, then restore again")
+    gateways = [catalogue["gateway"], *catalogue.get("accounts", [])] if catalogue.get("gateway") else []
+    moves: dict[Path, Path] = {}
+    for number, gateway in enumerate(gateways):
+        folder = Path(gateway["folder"])
+        found = sorted(_below(restored, folder).glob("*"))
+        moves |= {path: folder / path.name for path in found if path.name != sets.ACCOUNTS}
+        if (copy := staged / sets.spool_name(number)).exists():
+            moves[copy] = Path(gateway["spool"])
+    for target in moves.values():
+        if target.exists():
+            raise BackupError(f"{target} exists already and is not replaced; move it away, then restore again")
+    for source, target in moves.items():
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.move(source, target)
+        said.append(str(target))
+    if gateways:
+        folder = Path(gateways[0]["folder"])
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for source, target in moves.items():
-            shutil.move(source, target)
-            said.append(str(target))
         for path in (folder, *folder.rglob("*")):
             shutil.chown(path, GATEWAY_USER, GATEWAY_USER)
     return said

@@ -13,12 +13,14 @@ from typing import Any
 from . import tables
 from .pgbackrest import PgBackRest
 from .restic import Restic, Snapshot
-from .tools import BackupError, Database, Settings, call, empty, gateway_files, parsed
+from .tools import BackupError, Database, Settings, call, empty, gateway_spools, parsed
 
 TAG = "set"
 SECRETS = "secrets"
 CATALOGUE = "catalogue.json"
 SPOOL = "spool.db"
+ACCOUNTS = "accounts"
+"""Below the gateway's folder: a folder each for the gateways of further accounts."""
 DEFINITIONS = "rabbitmq-definitions.json"
 
 
@@ -35,8 +37,7 @@ def make(settings: Settings) -> str:
             catalogue["database"] = database = _database(settings.database, name, settings.full_days)
         paths, catalogue["missing"] = _files(settings)
         catalogue["files"] = [str(path) for path in paths]
-        folder, spool = gateway_files(settings.gateway_config)
-        catalogue["gateway"] = {"folder": str(folder), "spool": str(spool)} if folder else None
+        catalogue |= gateways(settings)
         (staging / CATALOGUE).write_text(json.dumps(catalogue, indent=2), encoding="utf-8")
         tags = [TAG, f"name={name}", *([f"label={database['label']}"] if settings.database else [])]
         restic.backup([staging, *paths], tags)
@@ -117,19 +118,31 @@ def _database(database: Database, name: str, full_days: int) -> dict[str, Any]:
 
 def _files(settings: Settings) -> tuple[list[Path], list[str]]:
     """What is stored as it stands on disk (what changes is copied into staging before); and what is not there."""
-    folder, spool = gateway_files(settings.gateway_config)
     wanted = [Path(path) for path in settings.paths]
-    if folder and spool:
+    for number, spool in enumerate(gateway_spools(settings.gateway_config)):
         wanted += [
-            path for path in sorted(folder.iterdir()) if not path.name.startswith(spool.name) and path.suffix != ".lock"
+            path
+            for path in sorted(spool.parent.iterdir())
+            if not path.name.startswith(spool.name) and path.suffix != ".lock" and path.name != ACCOUNTS
         ]
-        _copy_spool(spool, settings.staging / SPOOL)
+        _copy_spool(spool, settings.staging / spool_name(number))
     if settings.rabbitmq:
         definitions = call(
             ["rabbitmqctl", "--quiet", "export_definitions", "-"], what="asking RabbitMQ for its definitions"
         )
         (settings.staging / DEFINITIONS).write_bytes(definitions)
     return [path for path in wanted if path.exists()], [str(path) for path in wanted if not path.exists()]
+
+
+def gateways(settings: Settings) -> dict[str, Any]:
+    """Where the gateway is, and those of further accounts, for the catalogue."""
+    found = [{"folder": str(spool.parent), "spool": str(spool)} for spool in gateway_spools(settings.gateway_config)]
+    return {"gateway": found[0] if found else None, "accounts": found[1:]}
+
+
+def spool_name(number: int) -> str:
+    """What the copy of a gateway's spool is called: that of the first, or of a further account."""
+    return f"{number}-{SPOOL}" if number else SPOOL
 
 
 def _copy_spool(spool: Path, copy: Path) -> None:

@@ -68,12 +68,13 @@ def load(path: str) -> Settings:
         raise BackupError(f"the settings {path} cannot be used: {error}; run playbooks/deploy.yml again") from error
 
 
-def gateway_files(config: str) -> tuple[Path | None, Path | None]:
-    """Folder and spool of the gateway, as its own configuration says; None where it has none here."""
-    if not config or not Path(config).exists():
-        return None, None
-    spool = Path(tomllib.loads(Path(config).read_text(encoding="utf-8"))["spool"]["path"])
-    return spool.parent, spool
+def gateway_spools(config: str) -> list[Path]:
+    """Spools of the gateway and, behind it, of further accounts', as their configurations say; each has a folder."""
+    first = Path(config)
+    if not config or not first.exists():
+        return []
+    found = [first, *sorted(first.parent.glob(f"{first.stem}@*{first.suffix}"))]
+    return [Path(tomllib.loads(path.read_text(encoding="utf-8"))["spool"]["path"]) for path in found]
 
 
 def call(

@@ -21,10 +21,14 @@ class CacheConfig(cache.CacheConfig, frozen=True, kw_only=True):
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Section ``[gateway]``: where the MTProto gateway's own HTTP port is."""
+    """Section ``[gateway]``: where the MTProto gateway's own HTTP port is.
+
+    `accounts` has the port, on the same host, of each further account's gateway.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 4006
+    accounts: dict[str, Port] = {}
     timeout: Seconds = 2.0
 
 

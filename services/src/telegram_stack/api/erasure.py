@@ -143,9 +143,10 @@ class Erasures:
         return success(await transaction(self._pool, lambda connection: _records(connection, limit)))
 
     async def _forget_photos(self, channel: int, message: int | None) -> Place:
-        """Take them out of the gateway's cache. The API gives no photo of an erased message any more."""
+        """Take them out of the gateways' caches. The API gives no photo of an erased message any more."""
         try:
-            await self._gateway.ask("DELETE", f"/photo/{channel}" + ("" if message is None else f"/{message}"))
+            for gateway in (self._gateway, *self._gateway.accounts.values()):
+                await gateway.ask("DELETE", f"/photo/{channel}" + ("" if message is None else f"/{message}"))
         except ApiError as error:
             return Place("photos", "unavailable", f"{error.message}; ask for the same erasure again when it is there")
         return Place("photos", "erased", "what the gateway kept of them")

@@ -15,7 +15,7 @@ from telegram_stack.api.answers import Success, success
 from telegram_stack.api.errors import FieldError, invalid, not_found
 from telegram_stack.api.gateway_client import GatewayClient
 from telegram_stack.api.operation import Operation
-from telegram_stack.api.params import Param
+from telegram_stack.api.params import Param, Query
 from telegram_stack.api.registry import given_channel
 from telegram_stack.api.tokens import Scope
 from telegram_stack.database import Connection, Pool, transaction
@@ -26,13 +26,15 @@ MESSAGE = Param("messageId", params.integer(1, (1 << 31) - 1), "Telegram's numbe
 PATIENCE_SECONDS = 60.0
 """Where the gateway has to ask others first: Telegram for a photo, push addresses for what they take."""
 
-# Of an erased channel only what came later is stored.
-_ERASED = """
-SELECT true FROM telegram.erased AS e WHERE e.channel_id = %(channel)s AND (
-  e.message_id = %(message)s OR e.message_id = 0 AND NOT EXISTS (
-    SELECT FROM telegram.message_keys AS k WHERE k.channel_id = %(channel)s AND k.message_id = %(message)s
+# Whether it is erased (of an erased channel only what came later is stored), and whose gateway can see it.
+_PHOTO = """
+SELECT EXISTS (
+  SELECT FROM telegram.erased AS e WHERE e.channel_id = %(channel)s AND (
+    e.message_id = %(message)s OR e.message_id = 0 AND NOT EXISTS (
+      SELECT FROM telegram.message_keys AS k WHERE k.channel_id = %(channel)s AND k.message_id = %(message)s
+    )
   )
-)
+), coalesce((SELECT account FROM telegram.channels WHERE channel_id = %(channel)s), '')
 """
 
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
@@ -101,21 +103,29 @@ class PushReplay(msgspec.Struct):
 
 
 class Gateway:
-    """What the gateway does on request."""
+    """What the gateway does on request. Where there are further accounts, a parameter says which one's is asked."""
 
     def __init__(self, client: GatewayClient, pool: Pool) -> None:
         self._client = client
         self._pool = pool
+        reader = params.one_of(*client.accounts)
+        self._account = Param("account", reader, "The account whose gateway is asked; the first one's without")
 
     def operations(self) -> Sequence[Operation]:
         """What can be asked."""
+        account = (self._account,) if self._client.accounts else ()
 
         def post(path: str, endpoint: Any, summary: str, **more: Any) -> Operation:
+            more = {"params": account, **more}
             return Operation(method="POST", path=f"{BASE}{path}", endpoint=endpoint, summary=summary, **more)
 
         def get(path: str, endpoint: Any, summary: str, **more: Any) -> Operation:
             return Operation(
-                method="GET", path=f"{BASE}{path}", endpoint=endpoint, summary=summary, **{"errors": (503,), **more}
+                method="GET",
+                path=f"{BASE}{path}",
+                endpoint=endpoint,
+                summary=summary,
+                **{"errors": (503,), "params": account, **more},
             )
 
         login: dict[str, Any] = {"scope": Scope.ADMIN, "answer": Success[Login]}
@@ -166,73 +176,88 @@ class Gateway:
             ),
         )
 
-    async def login(self, _request: Request) -> Response:
+    def _asked(self, request: Request) -> GatewayClient:
+        """The gateway that `request` means. Raises ApiError 422."""
+        if not self._client.accounts:
+            return self._client
+        query = Query(request.query_params)
+        name = self._account.of(query)
+        query.finish()
+        return self._client.of(name or "")
+
+    async def login(self, request: Request) -> Response:
         """How it is."""
-        return success(_login(await self._client.json("GET", "/login")))
+        return success(_login(await self._asked(request).json("GET", "/login")))
 
     async def start(self, request: Request) -> Response:
         """Begin."""
+        gateway = self._asked(request)
         body = await params.body(request, LoginStart)
         if (body.phone is None) == (body.bot_token is None):
             raise invalid([FieldError("phone", "or botToken is needed, one of the two")])
         given = {"phone": body.phone} if body.phone else {"botToken": body.bot_token}
-        return success(_login(await self._client.json("POST", "/login", given)), 202)
+        return success(_login(await gateway.json("POST", "/login", given)), 202)
 
     async def input(self, request: Request) -> Response:
         """Give what is waited for."""
+        gateway = self._asked(request)
         body = await params.body(request, LoginInput)
-        return success(_login(await self._client.json("POST", "/login/input", body)), 202)
+        return success(_login(await gateway.json("POST", "/login/input", body)), 202)
 
-    async def cancel(self, _request: Request) -> Response:
+    async def cancel(self, request: Request) -> Response:
         """End it."""
-        return success(_login(await self._client.json("DELETE", "/login")))
+        return success(_login(await self._asked(request).json("DELETE", "/login")))
 
-    async def session(self, _request: Request) -> Response:
+    async def session(self, request: Request) -> Response:
         """As the gateway's health says."""
-        health = await self._client.health()
+        health = await self._asked(request).health()
         return success(msgspec.convert(health, Session))
 
-    async def recovery(self, _request: Request) -> Response:
+    async def recovery(self, request: Request) -> Response:
         """As the gateway's health says."""
-        health = await self._client.health()
+        health = await self._asked(request).health()
         gaps = health.get("gaps", [])  # an older gateway does not name them
         return success(Recovery(health["recovering"], gaps, health["recovery"], health["sync"], health["floodWaits"]))
 
-    async def sync_progress(self, _request: Request) -> Response:
+    async def sync_progress(self, request: Request) -> Response:
         """The backfill that runs, or the last one."""
-        return success(await self._client.json("GET", "/sync-messages"))
+        return success(await self._asked(request).json("GET", "/sync-messages"))
 
     async def sync(self, request: Request) -> Response:
         """Begin a backfill."""
+        gateway = self._asked(request)
         body = await params.body(request, SyncRequest, may_be_empty=True)
         channels = [given_channel(channel) for channel in body.channels]
         wanted = {"limit": body.limit, "channels": channels, "concurrency": body.concurrency}
-        return success(await self._client.json("POST", "/sync-messages", wanted), 202)
+        return success(await gateway.json("POST", "/sync-messages", wanted), 202)
 
     async def push_replay(self, request: Request) -> Response:
         """As long as there is something to push, but a minute at most."""
+        gateway = self._asked(request)
         body = await params.body(request, PushReplay, may_be_empty=True)
         given = {"address": body.address} if body.address else {}
-        answer = await self._client.ask("POST", "/push/replay", given, PATIENCE_SECONDS)
+        answer = await gateway.ask("POST", "/push/replay", given, PATIENCE_SECONDS)
         return success(msgspec.json.decode(answer.content))
 
-    async def reload(self, _request: Request) -> Response:
+    async def reload(self, request: Request) -> Response:
         """How many channels it takes now."""
-        health = await self._client.health()
+        health = await self._asked(request).health()
         return success({"reloaded": True, "channels": health["channels"]})
 
     async def photo(self, request: Request) -> Response:
         """The JPEG, which may have to come from Telegram first."""
         channel, message = CHANNEL.in_path(request), MESSAGE.in_path(request)
 
-        async def erased(connection: Connection) -> bool:
-            cursor = await connection.execute(_ERASED, {"channel": channel, "message": message})
-            return bool(await cursor.fetchone())
+        async def look(connection: Connection) -> tuple[bool, str]:
+            cursor = await connection.execute(_PHOTO, {"channel": channel, "message": message})
+            found: tuple[bool, str] | None = await cursor.fetchone()
+            return found or (False, "")
 
-        if await transaction(self._pool, erased):
+        erased, account = await transaction(self._pool, look)
+        if erased:
             raise not_found(f"A photo of message {message} of channel {channel}")
         path = f"/photo/{channel}/{message}"
-        answer = await self._client.ask("GET", path, timeout=PATIENCE_SECONDS)
+        answer = await self._client.of(account).ask("GET", path, timeout=PATIENCE_SECONDS)
         headers = {"Cache-Control": "private, max-age=3600"}
         return Response(answer.content, media_type="image/jpeg", headers=headers)
 

@@ -21,6 +21,15 @@ class GatewayClient:
         self._http = httpx.AsyncClient(
             base_url=f"http://{host}:{config.port}", timeout=config.timeout, transport=transport, trust_env=False
         )
+        self.accounts = {
+            name: GatewayClient(msgspec.structs.replace(config, port=port, accounts={}), transport)
+            for name, port in config.accounts.items()
+        }
+        """The gateways of further accounts, by name."""
+
+    def of(self, account: str) -> GatewayClient:
+        """The gateway that takes what is given to `account`: the first one's where there is no such account."""
+        return self.accounts.get(account, self)
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The gateway's answer. Raises ApiError: 503 when there is none, 404, 409 or 422 in the gateway's words."""
@@ -60,7 +69,8 @@ class GatewayClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        for client in (self, *self.accounts.values()):
+            await client._http.aclose()
 
 
 def _unavailable(reason: str, retry_after: str | None = None) -> ApiError:

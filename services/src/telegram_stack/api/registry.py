@@ -21,6 +21,7 @@ from telegram_stack.api.tokens import Scope
 from telegram_stack.database import Connection, Pool, transaction
 
 Label = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*$")]
+Account = Annotated[str, msgspec.Meta(pattern="^([a-z][a-z0-9-]{0,30})?$")]
 
 CHANNEL = Param("id", params.channel_id, "The channel's marked id (-100…)", place="path")
 
@@ -32,6 +33,7 @@ class NewChannel(msgspec.Struct, rename="camel"):
     label: Label | None = None
     description: Label | None = None
     is_active: bool = True
+    account: Account = ""
 
 
 class ChannelChange(msgspec.Struct, rename="camel"):
@@ -40,6 +42,7 @@ class ChannelChange(msgspec.Struct, rename="camel"):
     label: Label | msgspec.UnsetType | None = msgspec.UNSET
     description: Label | msgspec.UnsetType | None = msgspec.UNSET
     is_active: bool | msgspec.UnsetType = msgspec.UNSET
+    account: Account | msgspec.UnsetType = msgspec.UNSET
 
 
 class Registry:
@@ -76,7 +79,7 @@ class Registry:
                 method="PUT",
                 path=one,
                 endpoint=self.change,
-                summary="Change label, description or whether a channel is active",
+                summary="Change label, description, account or whether a channel is active",
                 scope=write,
                 params=(CHANNEL,),
                 body=ChannelChange,
@@ -103,19 +106,19 @@ class Registry:
         """Register a channel."""
         body = await params.body(request, NewChannel)
         channel = given_channel(body.channel_id)
-        values = {"label": body.label, "description": body.description, "is_active": body.is_active}
+        values = {name: value for name, value in msgspec.structs.asdict(body).items() if name != "channel_id"}
         added = await transaction(self._pool, lambda connection: add_channel(connection, channel, values))
         if added is None:
             raise ApiError(409, "exists", f"Channel {channel} is registered already: change it with PUT")
         return success(added, 201)
 
     async def change(self, request: Request) -> Response:
-        """Change label, description or whether it is active."""
+        """Change label, description, account or whether it is active."""
         channel = CHANNEL.in_path(request)
         change = await params.body(request, ChannelChange)
         values = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
         if not values:
-            raise invalid([FieldError("body", "has none of label, description, isActive")])
+            raise invalid([FieldError("body", "has none of label, description, isActive, account")])
         return await self._change(channel, values)
 
     async def remove(self, request: Request) -> Response:
@@ -137,7 +140,9 @@ def given_channel(given: int | str) -> int:
         raise invalid([FieldError("channelId", str(error))]) from error
 
 
-_CHANNEL_COLUMNS = "channel_id, label, description, title, username, is_active, last_message_id, created_at, updated_at"
+_CHANNEL_COLUMNS = (
+    "channel_id, label, description, title, username, is_active, account, last_message_id, created_at, updated_at"
+)
 
 
 async def list_channels(connection: Connection) -> list[Channel]:
@@ -148,14 +153,14 @@ async def list_channels(connection: Connection) -> list[Channel]:
 async def add_channel(connection: Connection, channel: int, values: dict[str, Any]) -> Channel | None:
     """Register `channel`; None when it is there already."""
     query = f"""
-        INSERT INTO telegram.channels (channel_id, label, description, is_active)
-        VALUES (%(channel)s, %(label)s, %(description)s, %(is_active)s)
+        INSERT INTO telegram.channels (channel_id, label, description, is_active, account)
+        VALUES (%(channel)s, %(label)s, %(description)s, %(is_active)s, %(account)s)
         ON CONFLICT (channel_id) DO NOTHING RETURNING {_CHANNEL_COLUMNS}"""  # noqa: S608
     return next(iter(await _channels(connection, query, {"channel": channel, **values})), None)
 
 
 async def change_channel(connection: Connection, channel: int, values: dict[str, Any]) -> Channel | None:
-    """Set the columns of `values` (label, description, is_active); None when there is no such channel."""
+    """Set the columns of `values` (label, description, is_active, account); None when there is no such channel."""
     changes = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in sorted(values)]
     query = sql.SQL("UPDATE telegram.channels SET {} WHERE channel_id = %(channel)s RETURNING {}").format(
         sql.SQL(", ").join([*changes, sql.SQL("updated_at = now()")]), sql.SQL(_CHANNEL_COLUMNS)

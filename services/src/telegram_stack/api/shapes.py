@@ -43,7 +43,7 @@ class Message(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class Channel(msgspec.Struct, rename="camel", kw_only=True):
-    """A channel of the registry."""
+    """A channel of the registry. `account` is the one whose gateway takes it; empty for the first."""
 
     id: str
     channel_id: str
@@ -52,6 +52,7 @@ class Channel(msgspec.Struct, rename="camel", kw_only=True):
     title: str | None
     username: str | None
     is_active: bool
+    account: str
     last_message_id: str | None
     created_at: datetime
     updated_at: datetime

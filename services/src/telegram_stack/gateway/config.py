@@ -16,6 +16,7 @@ from telegram_stack.sinks.queue import QueueConfig
 LogLevel = Literal["debug", "info", "warning", "error"]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Account = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9-]{0,30}$")]
 
 
 class TelegramConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +110,9 @@ class PhotosConfig(msgspec.Struct, frozen=True, kw_only=True):
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. `stop_seconds` is what a stop may take until the sinks are left to the next start.
 
+    `account` is the name of a further account, which has a gateway of its own; the first one's has none. It takes the
+    channels that ``telegram.channels`` gives to that name, and enters new ones with it. The first one's names the
+    further ones in `other_accounts`, and takes every channel that is given to none of them.
     `token_file` names a credential: with it every request but ``/health`` needs it as bearer token. Beyond loopback and
     without it only ``/health`` and ``/metrics`` are answered.
     `lease_seconds`: for hosts that stand by for each other with one session; at least 20. The one that has the lease in
@@ -125,6 +129,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheConfig = CacheConfig()
     push: PushConfig = PushConfig()
     photos: PhotosConfig = PhotosConfig()
+    account: Account | None = None
+    other_accounts: tuple[Account, ...] = ()
     lease_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
     late_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0
     proxy: ProxyConfig = ProxyConfig()
@@ -140,6 +146,13 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if 0 < self.lease_seconds < 2 * LEAVE_SECONDS:
             raise ValueError(f"lease_seconds must be 0 (none) or at least {2 * LEAVE_SECONDS:g}")
+        if self.account is not None and self.other_accounts:
+            raise ValueError("other_accounts is the first account's, which has no account")
+
+    @property
+    def unit(self) -> str:
+        """Its unit, which also names it to database and systemd."""
+        return "telegram-gateway" if self.account is None else f"telegram-gateway@{self.account}"
 
     @property
     def session_path(self) -> Path:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -32,7 +33,7 @@ from telegram_stack.observability.http import serve
 from telegram_stack.observability.systemd import notify, watchdog
 from telegram_stack.sinks.base import Observer, Sink, SinkUnavailableError, drain
 from telegram_stack.sinks.cache import open_cache
-from telegram_stack.sinks.database import DatabaseSink
+from telegram_stack.sinks.database import FIRST, DatabaseSink
 from telegram_stack.sinks.push import PushSink, sink_name
 from telegram_stack.sinks.queue import NACKS, QueueSink
 from telegram_stack.spool import Entry, Spool, SpoolError
@@ -48,7 +49,7 @@ from telegram_stack.telegram.sync import Sync
 log = logging.getLogger(__name__)
 
 _NAME = "telegram-gateway"
-_CREDENTIALS = f"/etc/telegram-stack/credentials/{_NAME}"
+_CREDENTIALS = "/etc/telegram-stack/credentials"
 _REGISTRY_SECONDS = 30.0
 
 
@@ -68,9 +69,9 @@ def import_session(arguments: Sequence[str]) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the gateway's TOML file")
     parser.add_argument("--replace", action="store_true", help="put it in the place of the one that is there")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("CREDENTIALS_DIRECTORY", _CREDENTIALS)
     try:
         config = load(options.config, GatewayConfig)
+        os.environ.setdefault("CREDENTIALS_DIRECTORY", f"{_CREDENTIALS}/{config.unit}")
         session = SessionFile(config.session_path, read_secret(config.telegram.session_key_file))
         session.write(sys.stdin.read().strip(), replace=options.replace)
     except ConfigError as error:
@@ -153,8 +154,8 @@ async def _run(config: GatewayConfig, stop: asyncio.Event) -> None:
         channels = Channels(spool.stored_channels(), config.telegram.channels)
         metrics = Metrics(registry, spool, names)
         spool.on_commit = metrics.committed
-        pool = await open_pool(config.database, _NAME)
-        lease = DatabaseLease(pool, config.lease_seconds) if config.lease_seconds else None
+        pool = await open_pool(config.database, config.unit)
+        lease = _lease(pool, config)
         if lease is not None:
             metrics.follow_lease(lease.seconds_left)
         source = TelegramSource(
@@ -324,8 +325,23 @@ def _limits(config: GatewayConfig) -> Limits:
     )
 
 
+def _lease(pool: Pool, config: GatewayConfig) -> DatabaseLease | None:
+    if not config.lease_seconds:
+        return None
+    # A session that two accounts of one host were given by mistake is one that two hosts have.
+    host = socket.gethostname()
+    holder = host if config.account is None else f"{host} (account {config.account})"
+    return DatabaseLease(pool, config.lease_seconds, holder=holder)
+
+
 def _database_sink(pool: Pool, config: GatewayConfig, channels: Channels) -> DatabaseSink:
-    return DatabaseSink(pool, lambda: channels.known, register=config.telegram.channels == "all")
+    return DatabaseSink(
+        pool,
+        lambda: channels.known,
+        register=config.telegram.channels == "all",
+        account=config.account or FIRST,
+        others=config.other_accounts,
+    )
 
 
 def _other_sinks(config: GatewayConfig) -> Iterator[Sink]:

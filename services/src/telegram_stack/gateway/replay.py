@@ -87,9 +87,9 @@ def replay_push(arguments: Sequence[str], credentials: str) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the gateway's TOML file")
     parser.add_argument("--address", metavar="NAME", help="as /health calls it: push:host/path; without it all")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("CREDENTIALS_DIRECTORY", credentials)
     try:
         config = load(options.config, GatewayConfig)
+        os.environ.setdefault("CREDENTIALS_DIRECTORY", f"{credentials}/{config.unit}")
         results = _ask(config, options.address)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")

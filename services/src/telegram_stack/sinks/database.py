@@ -15,6 +15,8 @@ from telegram_stack.sinks.base import RejectedEventsError, SinkUnavailableError,
 from telegram_stack.spool import Channel, Entry
 
 Channels = Callable[[], Mapping[int, Channel]]
+FIRST = ""
+"""How the tables name the account whose gateway has no name."""
 
 # The parameters of telegram.bulk_upsert_messages (sql/0005_writing.sql), an array a column, in the order of `_row`.
 # Sent binary (%b): psycopg takes eight times as long to write arrays as text.
@@ -46,8 +48,8 @@ _MARK_DELETED = "SELECT telegram.mark_messages_deleted(%b::bigint[], %b::bigint[
 _CHANNEL_ARRAYS = "unnest(%b::bigint[], %b::text[], %b::text[], %b::bigint[], %b::integer[])"
 
 _UPSERT_CHANNELS = f"""
-INSERT INTO telegram.channels AS c (channel_id, title, username, last_message_id, last_pts)
-SELECT * FROM {_CHANNEL_ARRAYS}
+INSERT INTO telegram.channels AS c (channel_id, title, username, last_message_id, last_pts, account)
+SELECT e.*, %s::text FROM {_CHANNEL_ARRAYS} AS e
 ON CONFLICT (channel_id) DO UPDATE SET
   title = coalesce(excluded.title, c.title), username = coalesce(excluded.username, c.username),
   last_message_id = greatest(excluded.last_message_id, c.last_message_id),
@@ -64,16 +66,31 @@ WHERE c.channel_id = e.channel_id
 """  # noqa: S608 - the constant above
 
 
+# To a gateway a channel of another account is one that is not active.
+_REGISTERED = """
+SELECT channel_id,
+  is_active AND CASE %(own)s WHEN '' THEN account <> ALL (%(others)s::text[]) ELSE account = %(own)s END
+FROM telegram.channels
+"""
+
+
 class DatabaseSink:
     """Set-based upserts behind their channels' locks, so that writers cannot deadlock; one transaction a batch."""
 
     name = "database"
 
-    def __init__(self, pool: Pool, channels: Channels, *, register: bool) -> None:
-        """`channels` tells what is known of each channel; `register` adds those that the table does not have."""
+    def __init__(
+        self, pool: Pool, channels: Channels, *, register: bool, account: str = FIRST, others: Sequence[str] = ()
+    ) -> None:
+        """`channels` tells what is known of each channel; `register` adds those that the table does not have.
+
+        They are added as those of `account`. The first one has those of everybody but `others`.
+        """
         self._pool = pool
         self._channels = channels
-        self._upsert_channels = _UPSERT_CHANNELS if register else _UPDATE_CHANNELS
+        self._register = register
+        self._account = account
+        self._others = list(others)
 
     async def write(self, batch: Sequence[Entry]) -> None:
         """Store the batch; what the server refuses for its content is found by halving."""
@@ -88,7 +105,11 @@ class DatabaseSink:
                 await connection.execute(_UPSERT_MESSAGES, _columns(messages))
             if deletions:
                 await connection.execute(_MARK_DELETED, _deletions(deletions))
-            await connection.execute(self._upsert_channels, self._channel_columns(batch))
+            columns = self._channel_columns(batch)
+            if self._register:
+                await connection.execute(_UPSERT_CHANNELS, [self._account, *columns])
+            else:
+                await connection.execute(_UPDATE_CHANNELS, columns)
 
         try:
             await transaction(self._pool, work)
@@ -129,10 +150,10 @@ class DatabaseSink:
         return [list(column) for column in zip(*rows, strict=True)]
 
     async def registered(self) -> dict[int, bool]:
-        """Every channel of the table, and whether it is active. Raises SinkUnavailableError."""
+        """Every channel of the table, and whether it is active and of this account. Raises SinkUnavailableError."""
 
         async def work(connection: Connection) -> dict[int, bool]:
-            cursor = await connection.execute("SELECT channel_id, is_active FROM telegram.channels")
+            cursor = await connection.execute(_REGISTERED, {"own": self._account, "others": self._others})
             return dict(await cursor.fetchall())
 
         try:
