@@ -97,7 +97,8 @@ BEGIN
     k.date,
     coalesce(r.created_at, k.date) AS made_at,
     coalesce(nullif(r.text, ''), r.caption, '') AS content,
-    telegram.legacy_media(r.media_type, r.media_refs, r.metadata -> 'photo') AS media,
+    -- Most have none, and a call costs more than the rest of the row.
+    CASE WHEN r.media_type IS NOT NULL THEN telegram.legacy_media(r.media_type, r.media_refs, r.metadata -> 'photo') END AS media,
     CASE
       WHEN jsonb_typeof(r.metadata) = 'object' THEN r.metadata
       WHEN jsonb_typeof(r.metadata) <> 'null' THEN jsonb_build_object('legacy', r.metadata)

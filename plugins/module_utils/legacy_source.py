@@ -71,16 +71,21 @@ class Shape:
             " GROUP BY length, date_trunc(length, at) ORDER BY date_trunc(length, at)"
         )
 
-    def rows(self, start: str, only: Collection[int] | None = None) -> str:
+    def rows(self, start: str, only: Collection[str] | None = None) -> str:
         """A query of the rows of the window named `start`, one of `windows`; `only` those with such checksums."""
         where = self._within(start)
         if only is not None:
-            where += f" AND {_CHECKSUM} = ANY ('{{{','.join(str(each) for each in only)}}}'::bigint[])"
+            where += f" AND {_CHECKSUM} = ANY ('{{{','.join(only)}}}'::bigint[])"
         return f"SELECT {self.selected} FROM {self.table} AS r WHERE {where}"  # noqa: S608 - as above
 
+    def rows_with_checksums(self, start: str) -> str:
+        """A query of the rows of a window, each behind its checksum."""
+        return f"SELECT {_CHECKSUM}, {self.selected} FROM {self.table} AS r WHERE {self._within(start)}"  # noqa: S608
+
     def checksums(self, start: str) -> str:
-        """A query of the checksums of the rows of a window."""
-        return f"SELECT {_CHECKSUM} FROM {self.table} AS r WHERE {self._within(start)}"  # noqa: S608 - as above
+        """A query of the checksums of the rows of a window, with commas between them."""
+        found = f"coalesce(string_agg(({_CHECKSUM})::text, ','), '')"
+        return f"SELECT {found} FROM {self.table} AS r WHERE {self._within(start)}"  # noqa: S608 - as above
 
     def _within(self, start: str) -> str:
         if self.divider == "id":

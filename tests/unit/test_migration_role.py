@@ -1,4 +1,4 @@
-"""What role `migration` gives to modules whole: nothing that a module does not know, which only a migration would find."""
+"""What role `migration` gives to modules whole is what they know: else only a migration would find out."""
 
 from __future__ import annotations
 
