@@ -18,6 +18,10 @@ options:
       - What to write, content by path.
     type: dict
     required: true
+  validate:
+    description:
+      - A command that finds a file good before it takes the place of the one that is there; C(%s) stands for its path.
+    type: str
 extends_documentation_fragment:
   - ansible.builtin.files
 attributes:
@@ -72,6 +76,8 @@ def put(module: AnsibleModule, path: str, content: str) -> tuple[bool, dict[str,
         handle, fresh = tempfile.mkstemp(dir=module.tmpdir)
         with os.fdopen(handle, "wb") as file:
             file.write(after)
+        if module.params["validate"]:
+            check(module, path, fresh)
         module.atomic_move(fresh, path)
     changed = before != after
     if Path(path).exists():
@@ -82,10 +88,20 @@ def put(module: AnsibleModule, path: str, content: str) -> tuple[bool, dict[str,
     return changed, {"before_header": path, "after_header": path, **diff}
 
 
+def check(module: AnsibleModule, path: str, fresh: str) -> None:
+    """End the module where the command that validates finds fault."""
+    command = module.params["validate"].replace("%s", fresh)
+    code, out, error = module.run_command(command)
+    if code:
+        Path(fresh).unlink()
+        said = " ".join([*out.split(), *error.split()]).replace(fresh, path)
+        module.fail_json(msg=f"{path} was not written, because {module.params['validate']} refuses it: {said}")
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={"files": {"type": "dict", "required": True}},
+        argument_spec={"files": {"type": "dict", "required": True}, "validate": {"type": "str"}},
         add_file_common_args=True,
         supports_check_mode=True,
     )

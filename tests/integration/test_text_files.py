@@ -33,3 +33,12 @@ def test_files_are_written_once_and_their_rights_kept(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     said = failure(run("text_files", {"files": {str(tmp_path / "nowhere" / "one"): "text"}}))
     assert "nowhere" in said
+
+
+def test_a_file_that_a_command_refuses_stays_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    given = {"files": {str(file): "{}"}, "validate": "python3 -m json.tool %s"}
+    success(run("text_files", given))
+    said = failure(run("text_files", {**given, "files": {str(file): "{"}}))
+    assert said.startswith(f"{file} was not written, because python3 -m json.tool %s refuses it: ")
+    assert file.read_text() == "{}"
