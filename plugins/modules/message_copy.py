@@ -185,7 +185,8 @@ class Copy:
             self._target.execute(_FORGET, [self._table.name, [window.start for window in windows]])
         known = copied(self._table, self._target)
         waiting = [window for window in windows if known.get(window.start) != window.checksum]
-        done, seconds = ([], 0.0) if self._check_mode else self._work(waiting)
+        here = sum(window.rows for window in windows if window.start in known)
+        done, seconds = ([], 0.0) if self._check_mode else self._work(waiting, here)
         return self._told(windows, waiting, done, seconds)
 
     def _alone(self) -> None:
@@ -202,19 +203,20 @@ class Copy:
             ) from error
         self._target.execute("RESET lock_timeout")
 
-    def _work(self, waiting: list[Window]) -> tuple[list[Window], float]:
+    def _work(self, waiting: list[Window], here: int) -> tuple[list[Window], float]:
         begun = time.monotonic()
         done: list[Window] = []
-        rows = analysed = 0
+        rows, analysed = 0, here
         left = begun_within(self._params["seconds"], waiting)
         reads = ((window, self._reading(window)) for window in left)
         with contextlib.closing(read_ahead(reads)) as found:
             while batch := self._copy(found):
                 done += batch
                 rows += sum(window.rows for window in batch)
-                if rows >= 2 * analysed:  # plans that were right for empty tables read them whole when they have grown
+                grown = here + self._counts["given"]
+                if grown >= 2 * analysed:  # plans that were right for empty tables read them whole when they have grown
                     self._target.execute(_ANALYSE)
-                    analysed = rows
+                    analysed = grown
                 if self._params["rows_per_second"]:
                     time.sleep(max(0.0, begun + rows / self._params["rows_per_second"] - time.monotonic()))
         return done, time.monotonic() - begun
