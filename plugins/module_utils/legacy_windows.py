@@ -107,14 +107,19 @@ class LegacyTable:
 
     def changed_rows(self, window: Window, known: Collection[str]) -> Changed:
         """The window's rows whose checksums are not `known`. Raises psycopg.Error."""
-        if known:
-            with self.at_one_moment():
-                query = self.shape.checksums(window.start).encode()
-                (checksums,) = self._source.execute(query).fetchone() or ("",)
-                changed = [checksum for checksum in checksums.split(",") if checksum and checksum not in known]
-                return Changed(checksums, len(changed), self.rows(window, changed) if changed else b"")
+        if not known:
+            return self._changed(self.shape.rows_with_checksums(window.start))
+        with self.at_one_moment():
+            (found,) = self._source.execute(self.shape.checksums(window.start).encode()).fetchone() or ("",)
+            rows = [row.partition(" ") for row in found.split("\n") if row]
+            # By their ids: to find them by their checksums the source would compute all of them again.
+            ids = {identity for checksum, _, identity in rows if checksum not in known}
+            changed = self._changed(self.shape.rows_by_id(window.start, ids)) if ids else Changed("", 0, b"")
+        return changed._replace(checksums=",".join(checksum for checksum, _, _ in rows))
+
+    def _changed(self, query: str) -> Changed:
         # COPY gives a row at a time, its columns with tabulators between them.
-        parts = [row.partition(b"\t") for row in self._copy(self.shape.rows_with_checksums(window.start))]
+        parts = [row.partition(b"\t") for row in self._copy(query)]
         checksums = b",".join(checksum for checksum, _, _ in parts).decode()
         return Changed(checksums, len(parts), b"".join(row for _, _, row in parts))
 
