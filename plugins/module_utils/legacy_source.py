@@ -28,6 +28,7 @@ _NEEDED = ("id", "channel_id", "message_id")
 _DATES = ("telegram_date", "received_at", "created_at")
 _INTEGERS = ("smallint", "integer", "bigint")
 _CHECKSUM = "hashtextextended(r::text, 0)"
+_ID = "coalesce(r.id::text, '')"
 
 
 class ShapeError(Exception):
@@ -71,16 +72,27 @@ class Shape:
             " GROUP BY length, date_trunc(length, at) ORDER BY date_trunc(length, at)"
         )
 
-    def rows(self, start: str, only: Collection[int] | None = None) -> str:
+    def rows(self, start: str, only: Collection[str] | None = None) -> str:
         """A query of the rows of the window named `start`, one of `windows`; `only` those with such checksums."""
         where = self._within(start)
         if only is not None:
-            where += f" AND {_CHECKSUM} = ANY ('{{{','.join(str(each) for each in only)}}}'::bigint[])"
+            where += f" AND {_CHECKSUM} = ANY ('{{{','.join(only)}}}'::bigint[])"
         return f"SELECT {self.selected} FROM {self.table} AS r WHERE {where}"  # noqa: S608 - as above
 
+    def rows_with_checksums(self, start: str) -> str:
+        """A query of the rows of a window, each behind its checksum."""
+        return f"SELECT {_CHECKSUM}, {self.selected} FROM {self.table} AS r WHERE {self._within(start)}"  # noqa: S608
+
+    def rows_by_id(self, start: str, ids: Collection[str]) -> str:
+        """A query of the rows of a window that have these ids, each behind its checksum."""
+        quoted = (each.replace("\\", "\\\\").replace('"', '\\"').replace("'", "''") for each in ids)
+        array = "'{" + ",".join(f'"{each}"' for each in quoted) + "}'::text[]"
+        return f"{self.rows_with_checksums(start)} AND {_ID} = ANY ({array})"
+
     def checksums(self, start: str) -> str:
-        """A query of the checksums of the rows of a window."""
-        return f"SELECT {_CHECKSUM} FROM {self.table} AS r WHERE {self._within(start)}"  # noqa: S608 - as above
+        """A query of a window's rows in one text, a line a row: checksum, a blank, id."""
+        found = f"coalesce(string_agg({_CHECKSUM} || ' ' || {_ID}, chr(10)), '')"
+        return f"SELECT {found} FROM {self.table} AS r WHERE {self._within(start)}"  # noqa: S608 - as above
 
     def _within(self, start: str) -> str:
         if self.divider == "id":

@@ -1,14 +1,21 @@
 # Copyright: the tradingsystem.telegram_stack contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Rows of the legacy table, window by window, into a temporary table of the stack's database."""
+"""Rows of the legacy table, window by window, into a temporary table of the stack's database.
+
+While one batch is worked on there, a thread reads the next one: each side's server waits for the other no longer than
+it has to.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_source import (
+    ROWS_PER_WINDOW,
     Shape,
     ShapeError,
     shape,
@@ -26,8 +33,11 @@ with contextlib.suppress(ImportError):  # connect() says it
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from contextlib import AbstractContextManager
+    from typing import TypeVar
 
     from ansible.module_utils.basic import AnsibleModule
+
+    Read = TypeVar("Read")
 
 _TYPES = (
     "SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute AS a"
@@ -51,6 +61,17 @@ class Window(NamedTuple):
     start: str
     rows: int
     checksum: str
+
+
+class Changed(NamedTuple):
+    """Rows of a window that are to be taken over: how many, as COPY writes them; and checksums of all its rows.
+
+    Checksums stay the text that servers write, with commas: of each pass there are as many as rows.
+    """
+
+    checksums: str
+    number: int
+    rows: bytes
 
 
 class LegacyTable:
@@ -80,22 +101,57 @@ class LegacyTable:
         """All windows in their order."""
         return [Window(*found) for found in self._source.execute(self.shape.windows.encode())]
 
-    def checksums(self, window: Window) -> list[int]:
-        """Those of the window's rows. Raises psycopg.Error."""
-        return [checksum for (checksum,) in self._source.execute(self.shape.checksums(window.start).encode())]
+    def rows(self, window: Window, only: Collection[str] | None = None) -> bytes:
+        """The window's rows, or `only` those with such checksums, as COPY writes them. Raises psycopg.Error."""
+        return b"".join(self._copy(self.shape.rows(window.start, only)))
 
-    def bring(self, window: Window, target: psycopg.Connection[Any], only: Collection[int] | None = None) -> None:
-        """Put the window's rows, or `only` those with such checksums, into `legacy_rows` of `target`, in a transaction.
+    def changed_rows(self, window: Window, known: Collection[str]) -> Changed:
+        """The window's rows whose checksums are not `known`. Raises psycopg.Error."""
+        if not known:
+            return self._changed(self.shape.rows_with_checksums(window.start))
+        with self.at_one_moment():
+            (found,) = self._source.execute(self.shape.checksums(window.start).encode()).fetchone() or ("",)
+            rows = [row.partition(" ") for row in found.split("\n") if row]
+            # By their ids: to find them by their checksums the source would compute all of them again.
+            ids = {identity for checksum, _, identity in rows if checksum not in known}
+            changed = self._changed(self.shape.rows_by_id(window.start, ids)) if ids else Changed("", 0, b"")
+        return changed._replace(checksums=",".join(checksum for checksum, _, _ in rows))
 
-        Raises psycopg.Error.
-        """
-        query = self.shape.rows(window.start, only)
-        with (
-            self._source.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as given,
-            target.cursor().copy(b"COPY legacy_rows FROM STDIN") as taken,
-        ):
-            for data in given:
-                taken.write(data)
+    def _changed(self, query: str) -> Changed:
+        # COPY gives a row at a time, its columns with tabulators between them.
+        parts = [row.partition(b"\t") for row in self._copy(query)]
+        checksums = b",".join(checksum for checksum, _, _ in parts).decode()
+        return Changed(checksums, len(parts), b"".join(row for _, _, row in parts))
+
+    def _copy(self, query: str) -> Iterator[bytes]:
+        with self._source.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as given:
+            for row in given:
+                yield bytes(row)
+
+
+def read_ahead(reads: Iterable[tuple[Window, Callable[[], Read]]]) -> Iterator[tuple[Window, Future[Read]]]:
+    """Each window with what its function gives, in their order; a thread reads the next windows meanwhile.
+
+    As many as have rows for a batch are held in memory.
+    """
+    ahead: deque[tuple[Window, Future[Read]]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        try:
+            for window, read in reads:
+                ahead.append((window, thread.submit(read)))
+                while sum(each.rows for each, _ in ahead) >= ROWS_PER_WINDOW:
+                    yield ahead.popleft()
+            while ahead:
+                yield ahead.popleft()
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+
+def bring(rows: bytes, target: psycopg.Connection[Any]) -> None:
+    """Put rows as COPY writes them into `legacy_rows` of `target`, in a transaction. Raises psycopg.Error."""
+    with target.cursor().copy(b"COPY legacy_rows FROM STDIN") as taken:
+        taken.write(rows)
 
 
 def begun_within(seconds: float, windows: Iterable[Window]) -> Iterator[Window]:
@@ -118,11 +174,14 @@ def copied(table: LegacyTable, target: psycopg.Connection[Any]) -> dict[str, str
     return dict(target.execute(query, [table.name]).fetchall())
 
 
-def copied_rows(table: LegacyTable, window: Window, target: psycopg.Connection[Any]) -> set[int]:
+def copied_rows(table: LegacyTable, window: Window, target: psycopg.Connection[Any]) -> set[str]:
     """Checksums of the rows of a window as they were copied. Raises psycopg.Error."""
-    query = "SELECT row_checksums FROM telegram.copied_windows WHERE source = %s AND window_start = %s"
-    (found,) = target.execute(query, [table.name, window.start]).fetchone() or ([],)
-    return set(found)
+    query = (
+        "SELECT array_to_string(row_checksums, ',') FROM telegram.copied_windows"
+        " WHERE source = %s AND window_start = %s"
+    )
+    (found,) = target.execute(query, [table.name, window.start]).fetchone() or ("",)
+    return set(found.split(",")) - {""}
 
 
 def differing(table: LegacyTable, target: psycopg.Connection[Any]) -> list[dict[str, Any]]:

@@ -118,7 +118,9 @@ unread_columns:
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -127,14 +129,17 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legac
     source_argument_spec,
 )
 from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legacy_windows import (
+    Changed,
     LegacyError,
     LegacyTable,
     Window,
     begun_within,
+    bring,
     copied,
     copied_rows,
     differing,
     prepare,
+    read_ahead,
     verdict,
     with_legacy_table,
 )
@@ -152,7 +157,7 @@ LOCK = 1668246648
 
 _RECORD = (
     "INSERT INTO telegram.copied_windows (source, window_start, rows, checksum, row_checksums)"
-    " VALUES (%s, %s, %s, %s, %s)"
+    " VALUES (%s, %s, %s, %s, %s::text::bigint[])"
     " ON CONFLICT (source, window_start) DO UPDATE SET rows = excluded.rows, checksum = excluded.checksum,"
     " row_checksums = excluded.row_checksums, copied_at = now()"
 )
@@ -180,7 +185,8 @@ class Copy:
             self._target.execute(_FORGET, [self._table.name, [window.start for window in windows]])
         known = copied(self._table, self._target)
         waiting = [window for window in windows if known.get(window.start) != window.checksum]
-        done, seconds = ([], 0.0) if self._check_mode else self._work(waiting)
+        here = sum(window.rows for window in windows if window.start in known)
+        done, seconds = ([], 0.0) if self._check_mode else self._work(waiting, here)
         return self._told(windows, waiting, done, seconds)
 
     def _alone(self) -> None:
@@ -197,30 +203,38 @@ class Copy:
             ) from error
         self._target.execute("RESET lock_timeout")
 
-    def _work(self, waiting: list[Window]) -> tuple[list[Window], float]:
+    def _work(self, waiting: list[Window], here: int) -> tuple[list[Window], float]:
         begun = time.monotonic()
         done: list[Window] = []
-        rows = analysed = 0
+        rows, analysed = 0, here
         left = begun_within(self._params["seconds"], waiting)
-        while batch := self._copy(left):
-            done += batch
-            rows += sum(window.rows for window in batch)
-            if rows >= 2 * analysed:  # plans that were right for empty tables read them whole when they have grown
-                self._target.execute(_ANALYSE)
-                analysed = rows
-            if self._params["rows_per_second"]:
-                time.sleep(max(0.0, begun + rows / self._params["rows_per_second"] - time.monotonic()))
+        reads = ((window, self._reading(window)) for window in left)
+        with contextlib.closing(read_ahead(reads)) as found:
+            while batch := self._copy(found):
+                done += batch
+                rows += sum(window.rows for window in batch)
+                grown = here + self._counts["given"]
+                if grown >= 2 * analysed:  # plans that were right for empty tables read them whole when they have grown
+                    self._target.execute(_ANALYSE)
+                    analysed = grown
+                if self._params["rows_per_second"]:
+                    time.sleep(max(0.0, begun + rows / self._params["rows_per_second"] - time.monotonic()))
         return done, time.monotonic() - begun
 
-    def _copy(self, left: Iterator[Window]) -> list[Window]:
+    def _reading(self, window: Window) -> Callable[[], Changed]:
+        return partial(self._table.changed_rows, window, copied_rows(self._table, window, self._target))
+
+    def _copy(self, found: Iterator[tuple[Window, Future[Changed]]]) -> list[Window]:
         """As many windows as bring rows enough for one statement to be worth it, with their records: all or none."""
         batch: list[Window] = []
         brought = 0
         try:
             with self._target.transaction():
-                for window in left:
+                for window, read in found:
                     batch.append(window)
-                    brought += self._bring(window)
+                    changed = read.result()
+                    self._bring(window, changed)
+                    brought += changed.number
                     if brought >= ROWS_PER_WINDOW:
                         break
                 if brought:
@@ -232,16 +246,12 @@ class Copy:
             ) from error
         return batch
 
-    def _bring(self, window: Window) -> int:
-        """Bring the rows that have changed, and note that the window is here; how many rows."""
-        known = copied_rows(self._table, window, self._target)
-        with self._table.at_one_moment():
-            found = self._table.checksums(window)
-            changed = [checksum for checksum in found if checksum not in known]
-            if changed:
-                self._table.bring(window, self._target, changed if known else None)
-        self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum, found])
-        return len(changed)
+    def _bring(self, window: Window, changed: Changed) -> None:
+        """Bring the rows that have changed, and note that the window is here."""
+        if changed.number:
+            bring(changed.rows, self._target)
+        checksums = f"{{{changed.checksums}}}"
+        self._target.execute(_RECORD, [self._table.name, window.start, window.rows, window.checksum, checksums])
 
     def _adopt(self) -> None:
         """Take over what was brought."""

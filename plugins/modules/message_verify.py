@@ -88,7 +88,9 @@ differences:
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -101,10 +103,12 @@ from ansible_collections.tradingsystem.telegram_stack.plugins.module_utils.legac
     LegacyTable,
     Window,
     begun_within,
+    bring,
     copied,
     copied_rows,
     differing,
     prepare,
+    read_ahead,
     verdict,
     with_legacy_table,
 )
@@ -133,30 +137,35 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
         as_copied, settled = copied(table, target), module.params["settled"]
         differences: list[dict[str, Any]] = []
         rows = done = 0
-        left = begun_within(module.params["seconds"], windows)
-        while batch := _next(left):
-            with target.transaction():
-                for window in batch:
-                    changed = settled and as_copied.get(window.start) != window.checksum
-                    table.bring(window, target, copied_rows(table, window, target) if changed else None)
-                target.execute("SELECT telegram.read_legacy_rows()")
-                rows += _read(target)
-                found = differing(table, target)
-                if found and not module.check_mode:
-                    target.execute(_FORGET, [table.name, [window.start for window in batch]])
-                    target.execute(_FORGET_KEYS)
-            differences += found
-            done += len(batch)
+
+        def reading(window: Window) -> Callable[[], bytes]:
+            changed = settled and as_copied.get(window.start) != window.checksum
+            return partial(table.rows, window, copied_rows(table, window, target) if changed else None)
+
+        reads = ((window, reading(window)) for window in begun_within(module.params["seconds"], windows))
+        with contextlib.closing(read_ahead(reads)) as read:
+            while batch := _next(read):
+                with target.transaction():
+                    for _, given in batch:
+                        bring(given.result(), target)
+                    target.execute("SELECT telegram.read_legacy_rows()")
+                    rows += _read(target)
+                    found = differing(table, target)
+                    if found and not module.check_mode:
+                        target.execute(_FORGET, [table.name, [window.start for window, _ in batch]])
+                        target.execute(_FORGET_KEYS)
+                differences += found
+                done += len(batch)
     told: dict[str, Any] = {"complete": done == len(windows), "rows": rows, "differences": differences}
     return told if told["complete"] else {**told, "next_window": windows[done].start}
 
 
-def _next(left: Iterator[Window]) -> list[Window]:
+def _next(read: Iterator[tuple[Window, Future[bytes]]]) -> list[tuple[Window, Future[bytes]]]:
     """As many windows as have rows enough for one statement to be worth it."""
-    batch: list[Window] = []
-    for window in left:
-        batch.append(window)
-        if sum(each.rows for each in batch) >= ROWS_PER_WINDOW:
+    batch: list[tuple[Window, Future[bytes]]] = []
+    for each in read:
+        batch.append(each)
+        if sum(window.rows for window, _ in batch) >= ROWS_PER_WINDOW:
             break
     return batch
 

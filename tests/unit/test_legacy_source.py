@@ -15,6 +15,12 @@ def test_a_plain_table_goes_by_its_numbers_and_a_hypertable_by_days() -> None:
     assert f"r.created_at >= '2026-01-01'::{ZONED}" in hypertable.rows("day 2026-01-01")
 
 
+def test_ids_of_any_kind_are_quoted() -> None:
+    found = shape("t", {**NEEDED, "created_at": ZONED, "id": "text"})
+    query = found.rows_by_id("day 2026-01-01", ["a'b", 'c"d', "e\\f"])
+    assert query.endswith("""= ANY ('{"a''b","c\\"d","e\\\\f"}'::text[])""")
+
+
 def test_a_column_that_is_not_there_is_null_and_an_unknown_one_is_named() -> None:
     found = shape("t", {**NEEDED, "metadata": "json", "mood": "text"})
     assert len(found.selected.split(", ")) == 22

@@ -1,0 +1,34 @@
+"""What role `migration` gives to modules whole is what they know: else only a migration would find out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+import yaml
+from tests.integration.servers import ROOT
+
+ROLE = ROOT / "roles" / "migration"
+_GIVEN = re.compile(r'tradingsystem\.telegram_stack\.(\w+): (?:>-\s*)?"?\{\{ (_migration_\w+)')
+CALLS = sorted({call for path in ROLE.glob("tasks/*.yml") for call in _GIVEN.findall(path.read_text())})
+
+
+def options(module: str) -> set[str]:
+    """Names of a module's options, those of its fragments included."""
+    document = yaml.safe_load(importlib.import_module(f"plugins.modules.{module}").DOCUMENTATION)
+    names = set(document["options"])
+    for fragment in document.get("extends_documentation_fragment", []):
+        name, _, part = fragment.removeprefix("tradingsystem.telegram_stack.").partition(".")
+        fragments = importlib.import_module(f"plugins.doc_fragments.{name}").ModuleDocFragment
+        names |= set(yaml.safe_load(getattr(fragments, part.upper() or "DOCUMENTATION"))["options"])
+    return names
+
+
+@pytest.mark.parametrize(("module", "given"), CALLS)
+def test_a_module_knows_what_the_role_gives_it(module: str, given: str) -> None:
+    assert set(yaml.safe_load((ROLE / "vars" / "main.yml").read_text())[given]) <= options(module)
+
+
+def test_the_calls_are_found() -> None:
+    assert {("legacy_tables_copy", "_migration_connections"), ("message_copy", "_migration_both")} <= set(CALLS)
