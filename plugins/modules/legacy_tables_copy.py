@@ -148,7 +148,7 @@ TABLES = {
 NEEDED = {"channels": "channel_id", "forwarding_rules": "id", "signals": "raw_message"}
 """A column without which a table is another one."""
 
-_KNOWN = "SELECT checksum FROM telegram.legacy_signals WHERE origin = %s AND checksum IS NOT NULL"
+_KNOWN = "SELECT coalesce(string_agg(checksum::text, ','), '') FROM telegram.legacy_signals WHERE origin = %s"
 _ROWS = """
 COPY (
   SELECT to_jsonb(r), c.checksum FROM {table} AS r
@@ -189,9 +189,9 @@ def _take(
         return {"changed": False, "present": False}
     with target.transaction(force_rollback=module.check_mode):
         origin = f"{source.info.dbname}.{table}"
-        known = target.execute(_KNOWN, [origin]).fetchall() if kind == "signals" else []
+        (known,) = (target.execute(_KNOWN, [origin]).fetchone() if kind == "signals" else None) or ("",)
         target.execute("CREATE TEMP TABLE legacy_given (document jsonb, checksum bigint) ON COMMIT DROP")
-        _bring(source, target, table, [checksum for (checksum,) in known])
+        _bring(source, target, table, known)
         cursor = target.execute(f"SELECT * FROM {FUNCTIONS[kind]}(%s)", [origin])  # noqa: S608
         names = [column.name for column in cursor.description or ()]
         found = dict(zip(names, cursor.fetchone() or (), strict=True))
@@ -215,10 +215,11 @@ def _is_there(source: psycopg.Connection[Any], table: str, given: dict[str, Any]
     return True
 
 
-def _bring(source: psycopg.Connection[Any], target: psycopg.Connection[Any], table: str, known: list[int]) -> None:
+def _bring(source: psycopg.Connection[Any], target: psycopg.Connection[Any], table: str, known: str) -> None:
     """Each row as one document, but for those whose checksum is `known`; the table is named as to_regclass has it."""
     (name,) = source.execute("SELECT to_regclass(%s)::text", [table]).fetchone() or ("",)
-    query = sql.SQL(_ROWS).format(table=sql.SQL(name), known=sql.Literal(known))  # the name is the server's own words
+    # The name is the server's own words.
+    query = sql.SQL(_ROWS).format(table=sql.SQL(name), known=sql.Literal(f"{{{known}}}"))
     with (
         source.cursor().copy(query) as given,
         target.cursor().copy(b"COPY legacy_given FROM STDIN") as taken,

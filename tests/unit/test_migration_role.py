@@ -31,4 +31,4 @@ def test_a_module_knows_what_the_role_gives_it(module: str, given: str) -> None:
 
 
 def test_the_calls_are_found() -> None:
-    assert {("legacy_tables_copy", "_migration_connections"), ("message_copy", "_migration_both")} <= set(CALLS)
+    assert {("legacy_tables_copy", "_migration_smaller"), ("message_copy", "_migration_both")} <= set(CALLS)
