@@ -111,17 +111,17 @@ class LegacyTable:
             return self._changed(self.shape.rows_with_checksums(window.start))
         with self.at_one_moment():
             (found,) = self._source.execute(self.shape.checksums(window.start).encode()).fetchone() or ("",)
-            rows = [row.partition(" ") for row in found.split("\n") if row]
+            rows = [row.split(" ", 1) for row in found.split("\n") if row]
             # By their ids: to find them by their checksums the source would compute all of them again.
-            ids = {identity for checksum, _, identity in rows if checksum not in known}
+            ids = {identity for checksum, identity in rows if checksum not in known}
             changed = self._changed(self.shape.rows_by_id(window.start, ids)) if ids else Changed("", 0, b"")
-        return changed._replace(checksums=",".join(checksum for checksum, _, _ in rows))
+        return changed._replace(checksums=",".join(checksum for checksum, identity in rows))
 
     def _changed(self, query: str) -> Changed:
         # COPY gives a row at a time, its columns with tabulators between them.
-        parts = [row.partition(b"\t") for row in self._copy(query)]
-        checksums = b",".join(checksum for checksum, _, _ in parts).decode()
-        return Changed(checksums, len(parts), b"".join(row for _, _, row in parts))
+        parts = [row.split(b"\t", 1) for row in self._copy(query)]
+        checksums = b",".join(checksum for checksum, row in parts).decode()
+        return Changed(checksums, len(parts), b"".join(row for checksum, row in parts))
 
     def _copy(self, query: str) -> Iterator[bytes]:
         with self._source.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as given:
@@ -139,12 +139,12 @@ def read_ahead(reads: Iterable[tuple[Window, Callable[[], Read]]]) -> Iterator[t
         try:
             for window, read in reads:
                 ahead.append((window, thread.submit(read)))
-                while sum(each.rows for each, _ in ahead) >= ROWS_PER_WINDOW:
+                while sum(waiting.rows for waiting, future in ahead) >= ROWS_PER_WINDOW:
                     yield ahead.popleft()
             while ahead:
                 yield ahead.popleft()
         finally:
-            for _, future in ahead:
+            for _window, future in ahead:
                 future.cancel()
 
 

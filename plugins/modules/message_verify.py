@@ -146,13 +146,13 @@ def compare(module: AnsibleModule, table: LegacyTable, target: psycopg.Connectio
         with contextlib.closing(read_ahead(reads)) as read:
             while batch := _next(read):
                 with target.transaction():
-                    for _, given in batch:
+                    for _window, given in batch:
                         bring(given.result(), target)
                     target.execute("SELECT telegram.read_legacy_rows()")
                     rows += _read(target)
                     found = differing(table, target)
                     if found and not module.check_mode:
-                        target.execute(_FORGET, [table.name, [window.start for window, _ in batch]])
+                        target.execute(_FORGET, [table.name, [window.start for window, given in batch]])
                         target.execute(_FORGET_KEYS)
                 differences += found
                 done += len(batch)
@@ -165,7 +165,7 @@ def _next(read: Iterator[tuple[Window, Future[bytes]]]) -> list[tuple[Window, Fu
     batch: list[tuple[Window, Future[bytes]]] = []
     for each in read:
         batch.append(each)
-        if sum(window.rows for window, _ in batch) >= ROWS_PER_WINDOW:
+        if sum(window.rows for window, given in batch) >= ROWS_PER_WINDOW:
             break
     return batch
 
