@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)/services/src:$(CURDIR)/roles/common/files
 export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-stop test test-all test-unit lint unit integration faults-short faults alerts molecule requirements build wheel sanity clean
+.PHONY: help demo demo-legacy demo-stop test test-all test-unit lint unit integration faults-short faults alerts molecule requirements build wheel sanity clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,7 +22,10 @@ $(READY): requirements/dev.lock
 demo: targets-ready $(READY) ## Boot a Debian host, deploy the stack, let messages flow and show what runs
 	@$(VENV)/bin/python -m tools.demo up
 
-demo-stop: ## Remove everything that `make demo` made
+demo-legacy: targets-ready node-ready $(READY) ## Boot a Debian host with the legacy system, messages flowing, to rehearse a migration on
+	@$(VENV)/bin/python -m tools.demo legacy
+
+demo-stop: ## Remove everything that `make demo` and `make demo-legacy` made
 	@$(PYTHON) -m tools.demo down
 
 .PHONY: targets-ready
@@ -59,12 +62,14 @@ EXPORTERS := prometheus prometheus-node-exporter prometheus-redis-exporter prome
 CONTAINERS := podman runc busybox-static
 NETWORK := haproxy nftables iproute2 openssl curl
 SERVERS := $(NETWORK) postgresql pgbouncer redis-server redis-sentinel rabbitmq-server pgbackrest restic $(EXPORTERS) $(CONTAINERS)
-.PHONY: servers-ready
-servers-ready:
+.PHONY: servers-ready node-ready
+servers-ready: node-ready
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { echo "Installing $(SERVERS)"; \
 		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 		apt-get install -yqq --no-install-recommends $(SERVERS) >/dev/null; }
-	@# TimescaleDB's community edition exists here as an npm package only.
+
+# TimescaleDB's community edition exists here as an npm package only; GramJS writes the legacy gateway's session.
+node-ready:
 	@command -v node >/dev/null && command -v npm >/dev/null || { echo "Installing nodejs, npm"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -yqq --no-install-recommends nodejs npm >/dev/null; }

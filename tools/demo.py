@@ -1,4 +1,7 @@
-"""The demo: one Debian host, the whole stack on it, twenty simulated channels. usage: python -m tools.demo up|down"""
+"""The demo: one Debian host, the whole stack on it, twenty simulated channels; or a legacy system to migrate.
+
+usage: python -m tools.demo up|legacy|down
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 
 from plugins.module_utils.health_report import table
 
-from tools import demo_page, demo_stack
+from tools import demo_legacy, demo_page, demo_stack
 from tools.demo_stack import HOST, ROOT, SECRETS, STATE, VARIABLES, targets
 from tools.simulator import Simulator
 from tools.targets.lab import Lab
@@ -16,21 +19,6 @@ from tools.targets.lab import Lab
 CHANNELS = 20
 RATE = 5
 PORT = 8443
-
-
-def boot() -> tuple[str, bool]:
-    """Boot the host unless it runs; its address, and whether it had to be booted."""
-    known = {target["name"]: target["state"] for target in json.loads(targets("list", "--json"))["targets"]}
-    if known.get(HOST) == "running":
-        print(f"The host {HOST} is already there.", flush=True)
-    elif HOST in known:
-        print(f"The host {HOST} is there but does not run; starting it.", flush=True)
-        targets("start", HOST)
-    else:
-        print("Booting a bare Debian 13 host", flush=True)
-        targets("up", HOST, "--suite", "trixie")
-    address = json.loads(targets("inventory", HOST))[HOST]["ansible_host"]
-    return address, known.get(HOST) != "running"
 
 
 def start_simulator(simulator: Simulator) -> None:
@@ -57,7 +45,7 @@ def start_simulator(simulator: Simulator) -> None:
 
 def up() -> None:
     """Everything from nothing to flowing messages; only a look when it is there, up to date and well."""
-    address, booted = boot()
+    address, booted = demo_stack.boot(HOST)
     simulator = Simulator(STATE / "simulator", address.rsplit(".", 1)[0] + ".1", PORT)
     if demo_stack.outdated():
         simulator.stop()  # its code may have changed too; it forgets nothing
@@ -85,8 +73,9 @@ def up() -> None:
 def down() -> None:
     """Remove the host, the simulator, the secrets and their state, and the lab when nothing else is in it."""
     if Lab.here().root.exists():
-        print("Shutting the demo's host down", flush=True)
-        targets("down", HOST)
+        print("Shutting the demo's hosts down", flush=True)
+        for host in (HOST, demo_legacy.HOST):
+            targets("down", host)
         left = json.loads(targets("list", "--json"))
         if left["targets"]:
             names = ", ".join(target["name"] for target in left["targets"])
@@ -95,8 +84,9 @@ def down() -> None:
             targets("down-all")
         else:
             targets("down-all", "--purge")
-    Simulator(STATE / "simulator", "", PORT).stop()
-    shutil.rmtree(STATE, ignore_errors=True)
+    for folder in (STATE, demo_legacy.STATE):
+        Simulator(folder / "simulator", "", 0).stop()
+        shutil.rmtree(folder, ignore_errors=True)
     SECRETS.unlink(missing_ok=True)
     print("The demo is gone; what was downloaded stays in your cache folder, for the next time.")
 
@@ -106,9 +96,11 @@ if __name__ == "__main__":
         match sys.argv[1:]:
             case ["up"]:
                 up()
+            case ["legacy"]:
+                demo_legacy.up()
             case ["down"]:
                 down()
             case _:
                 sys.exit(__doc__)
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted. Go on where it stopped: make demo     Remove it: make demo-stop")
+        sys.exit("\nInterrupted. The same command goes on where it stopped. Remove it: make demo-stop")

@@ -35,6 +35,21 @@ def targets(*arguments: str) -> str:
     return done.stdout
 
 
+def boot(name: str) -> tuple[str, bool]:
+    """Boot the Debian 13 host of that name unless it runs; its address, and whether it had to be booted."""
+    known = {target["name"]: target["state"] for target in json.loads(targets("list", "--json"))["targets"]}
+    if known.get(name) == "running":
+        print(f"The host {name} is already there.", flush=True)
+    elif name in known:
+        print(f"The host {name} is there but does not run; starting it.", flush=True)
+        targets("start", name)
+    else:
+        print("Booting a bare Debian 13 host", flush=True)
+        targets("up", name, "--suite", "trixie")
+    address = json.loads(targets("inventory", name))[name]["ansible_host"]
+    return address, known.get(name) != "running"
+
+
 def on_host(command: str) -> str:
     """The output of a shell command on the demo's host."""
     return targets("exec", HOST, "sh", "-c", command)
@@ -72,7 +87,9 @@ def health(wait: int) -> dict[str, Any]:
     log = STATE / "health.log"
     playbook.run("playbooks/health.yml", {"health_output": report, "health_wait": wait}, log, progress=False)
     if not report.exists():
-        sys.exit(f"The demo stops: the health playbook made no report:\n{playbook.failure(log.open())}")
+        sys.exit(
+            f"The demo stops: the health playbook made no report:\n{playbook.failure(log.read_text().splitlines())}"
+        )
     return dict(json.loads(report.read_text()))
 
 
@@ -86,7 +103,8 @@ def deploy() -> dict[str, Any]:
     if not playbook.run("playbooks/deploy.yml", {"health_output": report}, log, progress=True):
         if report.exists():
             print(table(json.loads(report.read_text())["components"]), flush=True)
-        sys.exit(f"{playbook.failure(log.open())}\nThe demo stops: the deployment failed. Try again: make demo")
+        why = playbook.failure(log.read_text().splitlines())
+        sys.exit(f"{why}\nThe demo stops: the deployment failed. Try again: make demo")
     DEPLOYED.write_text(wanted)
     return dict(json.loads(report.read_text()))
 

@@ -20,13 +20,17 @@ def program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def run(playbook: str, variables: Mapping[str, object], log: Path, *, progress: bool) -> bool:
+def run(
+    playbook: str, variables: Mapping[str, object], log: Path, *, progress: bool, inventory: Path | None = None
+) -> bool:
     """Run `playbook` with extra `variables` and write its output to `log`; whether it succeeded.
+
+    Without an `inventory` it is the demo's, which `ansible.cfg` names.
 
     With `progress` each play is named as it begins, with the minutes and seconds since the start; on a terminal the
     step that runs now stands below.
     """
-    command = [program("ansible-playbook"), playbook]
+    command = [program("ansible-playbook"), playbook, *(["-i", str(inventory)] if inventory else [])]
     command += [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PATH": path}

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tools import demo_stack
+from tools import demo_legacy, demo_stack
 from tools.simulator import Simulator, start_with_sessions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +18,6 @@ STATE = ROOT / ".cache" / "benchmark-migration"
 INVENTORY = STATE / "hosts.json"
 OLD, NEW, BARE = "bench-old", "bench-new", "bench-bare"
 PORT = 8473
-GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
 TIMES = "/var/tmp/inserts.csv"  # noqa: S108 - of a host that lives for the benchmark
 _HOME = "/opt/telegram-gateway"
 _OLD_PYTHON = f"{_HOME}/venv/current/bin/python"
@@ -50,39 +49,15 @@ def make(messages: int) -> Simulator:
     hosts = {name: json.loads(demo_stack.targets("inventory", name))[name] for name in (OLD, NEW)}
     simulator = Simulator(STATE / "simulator", hosts[NEW]["ansible_host"].rpartition(".")[0] + ".1", PORT)
     start_with_sessions(simulator, 0, [])
-    group: dict[str, Any] = {"hosts": {NEW: {}}}
-    children = {f"telegram_{name}": group for name in GROUPS} | {"telegram_stack": group}
-    settings = _settings(simulator, hosts[OLD]["ansible_host"], messages)
-    INVENTORY.write_text(json.dumps({"all": {"hosts": hosts, "children": children, "vars": settings}}, indent=1))
+    settings = demo_legacy.settings(simulator, hosts[OLD]["ansible_host"])
+    settings |= {"legacy_messages": messages, "migration_legacy_host": OLD}
+    INVENTORY.write_text(demo_legacy.inventory(hosts, NEW, settings))
     play("tests/legacy/install.yml", "-e", f"legacy_hosts={OLD}")
     demo_stack.targets("exec", NEW, "mkdir", "-p", f"{_LEDGER}/tests/legacy")
     for name in ("ledger.py", "control.py"):
         source = (ROOT / "tests/legacy" / name).read_text()
         demo_stack.targets("exec", NEW, "python3", "-c", _WRITE, f"{_LEDGER}/tests/legacy/{name}", source)
     return simulator
-
-
-def _settings(simulator: Simulator, old: str, messages: int) -> dict[str, Any]:
-    units = {"gateway": "legacy-gateway", "API": "legacy-api", "consumer": "legacy-consumer"}
-    return {
-        "telegram_channels_policy": "registered",
-        "gateway_server_dc_id": 2,
-        "gateway_server_address": simulator.address,
-        "gateway_server_port": simulator.port,
-        "gateway_server_public_key": (STATE / "public-key").read_text(),
-        "legacy_control": simulator.control,
-        "legacy_folder": str(STATE / "legacy"),
-        "legacy_messages": messages,
-        "legacy_token": "token-of-the-legacy-clients",
-        "migration_legacy_host": OLD,
-        "migration_legacy_sync_url": "http://127.0.0.1:4006/sync-messages",
-        "migration_processes": [{"name": name, "unit": f"{unit}.service"} for name, unit in units.items()],
-        "migration_report_dir": str(STATE),
-        "migration_source_host": old,
-        "migration_source_password": "pass_timescale",
-        "migration_source_signals_table": "tp_capital.tp_capital_signals",
-        "telegram_secrets_file": str(STATE / "telegram_secrets.yml"),
-    }
 
 
 def unmake() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tools import bootstrap, demo, demo_page, demo_stack, playbook
+from tools import bootstrap, demo, demo_legacy, demo_page, demo_stack, playbook
 from tools.simulator import Simulator
 
 
@@ -80,7 +81,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | No
         well = {"status": "ok", "components": [row | {"status": "ok", "action": ""}]}
         message = dict.fromkeys(demo_page.STAGES, 0.0) | {"channel": "-1001", "message": "7"}
         monkeypatch.setattr(demo, "STATE", tmp_path)
-        monkeypatch.setattr(demo, "boot", lambda: ("192.0.2.11", False))
+        monkeypatch.setattr(demo_stack, "boot", lambda _name: ("192.0.2.11", False))
         monkeypatch.setattr(demo, "start_simulator", lambda simulator: done.append(f"simulator {simulator.address}"))
         monkeypatch.setattr(demo_stack, "outdated", lambda: outdated)
 
@@ -133,6 +134,55 @@ def test_the_printed_commands_read_the_secrets_and_the_page_shows_none(tmp_path:
     token = next(line for line in page.splitlines() if "api_token_read" in line).partition(" | curl")[0]
     answers = [subprocess.check_output(["sh", "-c", line], text=True) for line in (*passwords, token)]
     assert answers == ["for_the-monitoring\n", "-_for1the2queue\n", "X-API-Key: for-the_api\n"]
+
+
+@pytest.fixture
+def legacy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], list[str]]:
+    """What `demo_legacy.up` runs, when the playbook succeeds or fails."""
+
+    def run(succeeds: bool) -> list[str]:
+        ran: list[str] = []
+
+        def play(playbook: str, _variables: object, log: Path, *, progress: bool, inventory: Path) -> bool:
+            log.write_text("fatal: [legacy]: no room")
+            hosts = json.loads(inventory.read_text())["all"]
+            assert progress and hosts["children"]["telegram_gateway"]["hosts"] == {"legacy": {}} == hosts["hosts"]
+            assert hosts["vars"]["migration_source_host"] == "192.0.2.11"
+            ran.append(playbook)
+            return succeeds
+
+        def begun(simulator: Simulator, channels: int, sessions: list[str]) -> None:
+            assert (channels, sessions) == (0, [])
+            (simulator.folder.parent / "public-key").write_text("key")
+
+        monkeypatch.setattr(demo_stack, "ROOT", tmp_path)
+        monkeypatch.setattr(demo_stack, "boot", lambda _name: ("192.0.2.11", False))
+        monkeypatch.setattr(demo_stack, "targets", lambda *_words: '{"legacy": {}}')
+        for name in ("STATE", "INVENTORY", "INSTALLED"):
+            monkeypatch.setattr(demo_legacy, name, tmp_path / name.lower() if name != "STATE" else tmp_path)
+        monkeypatch.setattr(demo_legacy, "start_with_sessions", begun)
+        monkeypatch.setattr(Simulator, "ask", lambda _self, _method, _path, _body=None: {"running": True})
+        monkeypatch.setattr(playbook, "run", play)
+        demo_legacy.up()
+        return ran
+
+    return run
+
+
+def test_a_legacy_system_is_installed_once_since_it_may_be_migrated_meanwhile(
+    legacy: Callable[[bool], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert legacy(True) == ["tests/legacy/install.yml"]
+    assert legacy(True) == []
+    shown = capsys.readouterr().out
+    assert ".venv/bin/ansible-playbook migrate.yml -i inventory --check" in shown
+    assert "pass_timescale" not in shown
+
+
+def test_an_installation_of_the_legacy_system_that_failed_is_tried_again(legacy: Callable[[bool], list[str]]) -> None:
+    with pytest.raises(SystemExit, match=r"(?s)no room.*Try again: make demo-legacy"):
+        legacy(False)
+    assert legacy(True) == ["tests/legacy/install.yml"]
 
 
 def test_the_path_of_a_message_counts_from_its_receipt() -> None:
