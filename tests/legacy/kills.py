@@ -24,7 +24,7 @@ _INSIDE = {
     "Copy and compare the last messages": 8,
     "Compare messages with those of the old system": 6,
     "Run the feed": 9,
-    "Bring the given session in": 9,
+    "Bring the given session in for the gateway": 9,
     "Run the gateway": 9,
     "Start the new worker": 9,
     "Wait for the first message that the new gateway takes": 9,
