@@ -31,7 +31,7 @@ _INSIDE = {
     "Set the API up on its own port": 10,
 }
 """Tasks during which it is killed as well, at their first appearance, and the phase that needs them."""
-_INSTALLATION = "Make the roles"
+_INSTALLATION = "Bring the schema up to date"
 """Of the database: phase 2's own work begins when everything is installed."""
 _OF_TARGET = ("Copy messages of the old system", "Wait for the first message that the new gateway takes")
 
