@@ -47,6 +47,11 @@ options:
     description: Why the phase failed.
     type: str
     default: ""
+  begins:
+    description:
+      - Number of the phase that begins as O(phase) ends, in the same write.
+      - Used by O(operation=finish).
+    type: int
   undone_from:
     description:
       - The failure undoes this phase and those behind it; they are to be done again.
@@ -250,19 +255,29 @@ def changed(state: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     if given["operation"] == "close":
         return {**state, "operator": None, "outcome": given["outcome"] or state["outcome"]}
     number = str(given["phase"])
-    phase = {**state["phases"].get(number, {"status": "begun", "attempts": 0, "evidence": {}})}
+    phase = _phase(state, number)
     phase["evidence"] = {**phase["evidence"], **given["evidence"]}
     if given["operation"] == "begin":
-        phase.update(status="begun", attempts=phase["attempts"] + 1)
-        phase.setdefault("begun_at", now())
-        phase.pop("error", None)
+        phase = _begun(phase)
     elif given["operation"] == "finish":
         phase.update(status="done", finished_at=now())
+        if given["begins"] is not None:
+            following = str(given["begins"])
+            state = {**state, "phases": {**state["phases"], following: _begun(_phase(state, following))}}
     elif given["operation"] == "fail":
         phase.update(status="failed", error=given["error"], failed_at=now())
         if given["undone_from"] is not None:
             state = {**state, "phases": _undone(state["phases"], given["undone_from"])}
     return {**state, "phases": {**state["phases"], number: phase}}
+
+
+def _phase(state: dict[str, Any], number: str) -> dict[str, Any]:
+    return {**state["phases"].get(number, {"status": "begun", "attempts": 0, "evidence": {}})}
+
+
+def _begun(phase: dict[str, Any]) -> dict[str, Any]:
+    begun = {"begun_at": now(), **phase, "status": "begun", "attempts": phase["attempts"] + 1}
+    return {name: value for name, value in begun.items() if name != "error"}
 
 
 def _undone(phases: dict[str, Any], first: int) -> dict[str, Any]:
@@ -307,6 +322,7 @@ def main() -> None:
             "inputs": {"type": "dict", "default": {}},
             "evidence": {"type": "dict", "default": {}},
             "error": {"type": "str", "default": ""},
+            "begins": {"type": "int"},
             "undone_from": {"type": "int"},
             "outcome": {"type": "str", "choices": ["migrated", "rolled_back", "finalized"]},
             "take_over": {"type": "bool", "default": False},

@@ -33,6 +33,7 @@ class State:
             "inputs": INPUTS,
             "evidence": {},
             "error": "",
+            "begins": None,
             "undone_from": None,
             "outcome": None,
             "take_over": False,
@@ -65,6 +66,17 @@ def test_a_run_that_ended_is_gone_on_with(state: State) -> None:
     assert state.content["phases"]["1"]["evidence"] == {"rows": 1}
     state.do("begin", phase=2)
     assert state.content["phases"]["2"]["attempts"] == 2
+
+
+def test_a_phase_may_begin_in_the_write_that_ends_another(state: State) -> None:
+    state.migrate(7)
+    state.do("begin", phase=8)
+    state.do("fail", phase=8, error="away")
+    state.do("finish", phase=7, begins=8)
+    phases = state.content["phases"]
+    assert phases["7"]["status"] == "done"
+    assert (phases["8"]["status"], phases["8"]["attempts"]) == ("begun", 2)
+    assert "error" not in phases["8"]
 
 
 def test_only_root_reads_it(state: State) -> None:
