@@ -15,6 +15,7 @@ from telegram_stack.database import DatabaseConfig, Pool, open_pool
 from telegram_stack.gateway.stored import StoredInDatabase
 from telegram_stack.simulator.server import Server as Telegram
 from telegram_stack.sinks.database import DatabaseSink
+from telegram_stack.spool import begin_anew
 from telegram_stack.telegram.convert import marked
 from telegram_stack.telegram.session import SessionFile
 from telegram_stack.telegram.source import Limits
@@ -123,6 +124,33 @@ async def test_a_stand_by_with_an_empty_spool_goes_on_where_the_first_host_stopp
     assert {key: text for key, text in found.items() if text is not None} == shown(telegram)
     assert {key[1] for key, text in found.items() if text is None} == {250, 299}
     assert sorted(stood_by.keys()) == [(marked(first), number) for number in range(301, 801)]
+
+
+@pytest.mark.requirement("GW-15", "GW-06")
+@pytest.mark.parametrize("anew", [True, False])
+async def test_what_another_program_has_stored_meanwhile_is_left_out_when_the_gateway_begins_anew(
+    telegram: Telegram, session: SessionFile, server: Postgres, pool: Pool, anew: bool
+) -> None:
+    """So it goes after a migration, the way back and another migration."""
+    first, *_ = telegram.store.channels
+    again = ListSink("queue")
+    async with running(session, [database(pool)]) as gateway:
+        await gateway.complete()
+        post(telegram, 30, first)
+        await until(lambda: len(stored(server)) == 30)
+    async with running(
+        session, [database(pool)], folder="other", stored=StoredInDatabase(pool), limits=SHALLOW
+    ) as gateway:
+        await gateway.complete()
+        post(telegram, 40, first)
+        await until(lambda: len(stored(server)) == 70)
+    if anew:
+        begin_anew(session.path.parent / "spool.db")
+    post(telegram, 5, first)
+    async with running(session, [database(pool), again], stored=StoredInDatabase(pool), limits=SHALLOW) as gateway:
+        await gateway.complete()
+    assert sorted(again.keys()) == [(marked(first), number) for number in range(71 if anew else 31, 76)]
+    assert {key: text for key, text in stored(server).items() if text is not None} == shown(telegram)
 
 
 @pytest.mark.requirement("GW-15", "GW-05")

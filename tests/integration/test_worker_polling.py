@@ -170,6 +170,20 @@ async def test_the_database_is_asked_regularly_because_a_partly_evicted_set_look
     assert hits[0] >= 1
 
 
+@pytest.mark.requirement("WK-01", "WK-02")
+async def test_what_the_database_has_behind_a_full_page_comes_at_once_though_the_cache_looks_complete(
+    world: World, rows: Rows, channel: int
+) -> None:
+    await world.poller().poll()
+    assert world.redis.client().exists(cache_keys.complete(world.consumer))
+    await world.store(*(recent(channel, number) for number in range(1, 36)))
+    stop = asyncio.Event()
+    polling = asyncio.create_task(world.poller(batch_size=10, poll_seconds=60, net_seconds=60).run(stop))
+    await until(lambda: len(rows.states()) == 35)
+    stop.set()
+    await asyncio.wait_for(polling, 10)
+
+
 @pytest.mark.requirement("WK-02", "WK-03")
 async def test_an_edit_is_done_after_its_message_and_an_old_state_never(world: World, rows: Rows, channel: int) -> None:
     poller = world.poller()

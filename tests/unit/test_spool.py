@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from telegram_stack.events import Content, Event, version_of
-from telegram_stack.spool import Channel, Entry, Spool, SpoolError, SpoolFullError
+from telegram_stack.spool import Channel, Entry, Spool, SpoolError, SpoolFullError, begin_anew
 from telegram_stack.spool.reader import Reader
 
 CHANNEL = -1001
@@ -352,3 +352,23 @@ async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
         await spool.commit(events(1))
         for file in tmp_path.iterdir():
             assert file.stat().st_mode & 0o077 == 0, file.name
+
+
+async def test_a_spool_that_begins_anew_forgets_its_places_and_keeps_what_waits(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        place = Channel(channel_id=CHANNEL, access_hash=7, last_message_id=3, pts=9, registered=True)
+        await spool.commit(events(1, 2, 3), [place])
+        await take(spool, "database", 3)
+        await take(spool, "queue", 2, limit=2)
+    begin_anew(tmp_path / "spool.db")
+    async with opened(tmp_path) as spool:
+        assert spool.stored_channels() == {CHANNEL: Channel(channel_id=CHANNEL, access_hash=7, registered=True)}
+        assert [entry.event.message_id for entry in await take(spool, "queue", 1)] == [3]
+        assert spool.lag("database") == 0
+        assert await spool.first_new(CHANNEL) == 3
+
+
+async def test_a_spool_that_cannot_begin_anew_says_why(tmp_path: Path) -> None:
+    (tmp_path / "spool.db").write_text("no database at all" * 100)
+    with pytest.raises(SpoolError, match=r"spool\.db cannot be written: file is not a database"):
+        begin_anew(tmp_path / "spool.db")

@@ -36,7 +36,7 @@ from telegram_stack.sinks.cache import open_cache
 from telegram_stack.sinks.database import FIRST, DatabaseSink
 from telegram_stack.sinks.push import PushSink, sink_name
 from telegram_stack.sinks.queue import NACKS, QueueSink
-from telegram_stack.spool import Entry, Spool, SpoolError
+from telegram_stack.spool import Entry, Spool, SpoolError, begin_anew
 from telegram_stack.telegram.channels import Channels
 from telegram_stack.telegram.client import Server
 from telegram_stack.telegram.login import Login
@@ -68,16 +68,24 @@ def import_session(arguments: Sequence[str]) -> int:
     parser.add_argument("command", choices=["import-session"])
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the gateway's TOML file")
     parser.add_argument("--replace", action="store_true", help="put it in the place of the one that is there")
+    parser.add_argument(
+        "--begin-anew",
+        action="store_true",
+        help="another program has used it meanwhile: go on behind what is stored of each channel",
+    )
     options = parser.parse_args(arguments)
     try:
         config = load(options.config, GatewayConfig)
         os.environ.setdefault("CREDENTIALS_DIRECTORY", f"{_CREDENTIALS}/{config.unit}")
         session = SessionFile(config.session_path, read_secret(config.telegram.session_key_file))
+        if options.begin_anew and config.spool_path.exists():
+            with session.locked():
+                begin_anew(config.spool_path)
         session.write(sys.stdin.read().strip(), replace=options.replace)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return program.BAD_CONFIG
-    except SessionError as error:
+    except (SessionError, SpoolError) as error:
         sys.stderr.write(f"{error}\n")
         return program.FAILED
     sys.stdout.write(f"the session is at {config.session_path}; a running gateway takes it within seconds\n")

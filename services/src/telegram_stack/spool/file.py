@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -69,6 +70,20 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA secure_delete = FAST")  # Debian's SQLite would write each page that a trim frees
     connection.execute("PRAGMA wal_autocheckpoint = 0")  # a thread of its own does it, off the commits
     return connection
+
+
+def begin_anew(path: Path) -> None:
+    """Forget how far each channel was read, and the events that every sink has. What waits for a sink stays.
+
+    For a spool that no gateway has open. Raises SpoolError.
+    """
+    try:
+        with contextlib.closing(connect(path)) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE channels SET last_message_id = NULL, pts = NULL")
+            connection.execute("DELETE FROM events WHERE seq <= (SELECT min(seq) FROM cursors)")
+    except sqlite3.Error as error:
+        raise SpoolError(f"the spool {path} cannot be written: {error}") from error
 
 
 def prepare(path: Path, writer: sqlite3.Connection, sinks: Iterable[str]) -> Contents:

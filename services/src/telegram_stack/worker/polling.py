@@ -151,7 +151,10 @@ class Poller:
         await self._warm(page, found)
         retries = [self._delivery(event, attempt=page.attempts.get(event.key, 1)) for event in page.retries]
         more = await self._do(found, "database") and len(found) == self._limit
-        return (await self._do(retries, "database") and len(retries) == self._limit) or more
+        more = (await self._do(retries, "database") and len(retries) == self._limit) or more
+        if more:
+            self._look_at = 0.0  # the cache need not know of what is behind this page
+        return more
 
     async def _warm(self, page: Page, found: Sequence[Delivery]) -> None:
         if self._cache:
