@@ -79,18 +79,23 @@ def install(simulator: Simulator, address: str) -> None:
 def words(address: str) -> str:
     """What there is now, and how to go on."""
     run, given = ".venv/bin/ansible-playbook", f"-i {_here(INVENTORY)}"
+    secrets = _here(STATE / "telegram_secrets.yml")
     return f"""\
 The legacy system is on the host {HOST} ({address}), 6,000 messages in 40 channels, and {RATE} more a second:
 gateway, API (port 4010), consumer, and a database (port 5433). What each step does: docs/migration.md
 
 The plan, nothing is touched:     {run} migrate.yml {given} --check
-Migrate, some minutes:            {run} migrate.yml {given}
+Migrate, some ten minutes:        {run} migrate.yml {given}
+              asks before it stops the legacy system; with -e migration_confirm=true it does not
 How everything is:                {run} playbooks/health.yml {given}
 Console, once migrated:           http://{address}:4010/
-              sign in with the token: awk '/api_token_admin:/{{print $2}}' {_here(STATE / "telegram_secrets.yml")}
+              sign in with the token: awk '/api_token_admin:/{{print $2}}' {secrets}
+Prometheus, once migrated:        https://{address}:9090/ (alerts: /alerts), with a certificate of the stack's own
+              user telegram_monitor, password: awk '/monitoring_web:/{{print $2}}' {secrets}
 Back to the legacy system:        {run} rollback.yml {given}
 A shell on the host:              python3 -m tools.targets exec {HOST} bash -l
-Remove all of it:                 make demo-stop"""
+              the old database in it: su postgres -c 'psql -p 5433 tradingsystem'
+Remove all of it, reports too:    make demo-stop"""
 
 
 def _here(path: Path) -> str:

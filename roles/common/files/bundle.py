@@ -40,7 +40,7 @@ _DEBIAN_SUITE = re.compile(
     r"(?:bullseye|bookworm|trixie|forky|oldoldstable|oldstable|stable|testing)(-updates|-security)?"
 )
 _EVERYWHERE = (
-    *("openssl", "python3-apt", "python3-psycopg", "python3-redis", "python3-venv"),
+    *("curl", "openssl", "python3-apt", "python3-psycopg", "python3-redis", "python3-venv"),
     *("pgbouncer", "rabbitmq-server", "redis-server", "redis-tools", "pgbackrest", "restic"),
     *("prometheus", "prometheus-alertmanager"),
     *("haproxy", "nftables"),

@@ -1,6 +1,7 @@
 SELECT
   (SELECT count(*)::int FROM telegram.copied_windows) AS windows,
-  (SELECT coalesce(sum(rows), 0)::int FROM telegram.copied_windows) AS rows,
+  (SELECT coalesce(sum(rows), 0)::int FROM telegram.copied_windows WHERE source NOT LIKE 'failure queue %') AS rows,
+  (SELECT coalesce(sum(rows), 0)::int FROM telegram.copied_windows WHERE source LIKE 'failure queue %') AS queue_lines,
   (SELECT md5(coalesce(string_agg(checksum, ' ' ORDER BY source, window_start), '')) FROM telegram.copied_windows) AS checksum,
   (SELECT count(*)::int FROM telegram.messages) AS messages,
   (SELECT (count(*) - count(DISTINCT (channel_id, message_id)))::int FROM telegram.legacy_ids) AS duplicates,

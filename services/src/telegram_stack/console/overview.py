@@ -18,6 +18,8 @@ _WORDS = {
     "unhealthy": "The API cannot do its work",
 }
 
+_GIVEN_UP = "It works, but messages were given up"
+
 
 class Overview:
     """Stages, components, what is stored, and how a migration is."""
@@ -40,9 +42,11 @@ class Overview:
         rows = [*components.own(report), *beside]
         wrong = [row for row in rows if row.state in ("degraded", "unhealthy")]
         status = report.status if report.status != "healthy" or not wrong else "degraded"
+        given_up = store.data.store.failures_waiting if store.data else 0
         return {
             "level": status,
-            "verdict": _WORDS[status],
+            "verdict": _GIVEN_UP if given_up and status == "healthy" else _WORDS[status],
+            "given_up": given_up,
             "wrong": wrong,
             "rows": rows,
             "stages": found_stages,
