@@ -153,7 +153,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
         ({"version": "0.0.9"}, "the collection's version 0.0.9, not"),
         ({"debian": "12"}, "for Debian 12, not 13"),
         ({"machine": "aarch64"}, "for the architecture aarch64, not x86_64"),
-        ({"packages": ["redis-server"]}, "lacks haproxy, "),
+        ({"packages": ["redis-server"]}, "lacks curl, haproxy, "),
     ],
 )
 def test_a_bundle_for_something_else_is_refused(
