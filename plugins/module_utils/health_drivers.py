@@ -231,7 +231,7 @@ def _rabbitmq_queues(check: Check) -> Finding:
 
 def _prometheus(check: Check) -> Finding:
     build = fetch_json(check, "/api/v1/status/buildinfo")
-    finding = judge.prometheus_targets(fetch_json(check, "/api/v1/targets?state=active"))
+    finding = judge.prometheus_targets(fetch_json(check, "/api/v1/targets?state=active"), check.get("off_jobs", ()))
     return finding._replace(version=str(build.get("data", {}).get("version", "")))
 
 

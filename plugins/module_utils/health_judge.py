@@ -8,7 +8,7 @@ import fnmatch
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .health import DEGRADED, FAILED, OFF, OK, Finding, NoAnswer
@@ -250,8 +250,8 @@ def rabbitmq_queues(queues: object, limits: Sequence[Mapping[str, Any]]) -> Find
     return Finding(OK, ", ".join(depths), threshold)
 
 
-def prometheus_targets(document: object) -> Finding:
-    """Judge Prometheus' own list of targets: all up."""
+def prometheus_targets(document: object, off_jobs: Collection[str] = ()) -> Finding:
+    """Judge Prometheus' own list of targets: all up but those of `off_jobs`, which are off as they should be."""
     threshold = "every target up"
     try:
         active = document["data"]["activeTargets"]  # type: ignore[index]
@@ -262,6 +262,7 @@ def prometheus_targets(document: object) -> Finding:
         raise NoAnswer("Prometheus did not list its targets") from error
     if not states:
         return Finding(FAILED, "scrapes nothing", threshold, "run playbooks/deploy.yml for the monitoring host")
+    states = [state for state in states if state[0] not in off_jobs]
     down = sorted(f"{job} ({instance}) {health}" for job, instance, health in states if health != "up")
     if down:
         return Finding(

@@ -206,6 +206,11 @@ options:
             description: The fewest consumers that are fine.
             type: int
             default: 0
+      off_jobs:
+        description: For V(prometheus), jobs whose targets are off as they should be.
+        type: list
+        elements: str
+        default: []
 requirements:
   - systemd
   - psycopg >= 3.1 on the managed host for the kinds V(postgresql), V(maintenance) and V(pgbouncer)
@@ -364,6 +369,7 @@ def argument_spec() -> dict[str, Any]:
                 "consumers": {"type": "int", "default": 0},
             },
         },
+        "off_jobs": {"type": "list", "elements": "str", "default": []},
     }
     return {
         "checks": {

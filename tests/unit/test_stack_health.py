@@ -208,6 +208,7 @@ def test_prometheus_must_have_targets_and_reach_them() -> None:
     assert health_judge.prometheus_targets(targets("up", "up")).status == "ok"
     degraded = health_judge.prometheus_targets(targets("up", "down", "unknown"))
     assert (degraded.status, degraded.value.startswith("2 of 3 targets: job1")) == ("degraded", True)
+    assert health_judge.prometheus_targets(targets("up", "down"), ["job1"]).status == "ok"
     assert health_judge.prometheus_targets(targets()).status == "failed"
     with pytest.raises(NoAnswer):
         health_judge.prometheus_targets({"status": "error"})
