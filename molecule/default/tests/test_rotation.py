@@ -84,6 +84,6 @@ def test_old_secrets_open_nothing(host: Host) -> None:
 @pytest.mark.requirement("OP-03")
 def test_all_secrets_that_can_be_rotated_are_new_and_the_rotation_left_no_file() -> None:
     old, new = secrets_of("telegram_secrets.yml.before"), secrets_of("telegram_secrets.yml")
-    kept = {"gateway_session_key", "backup_passphrase", "grafana_admin", "legacy_feed_word"}
+    kept = {"gateway_session_key", "backup_passphrase", "grafana_admin", "legacy_feed_word", "links_ca_key"}
     assert {name for name in old if old[name] == new[name]} == kept
     assert not (STATE / "telegram_secrets.yml.new").exists()
