@@ -60,6 +60,9 @@ def _tasks(role: str, folder: Path) -> Iterator[Task]:
         if ".service.j2" in file_of.get("src", "") or "/etc/systemd/system/" in file_of.get("dest", ""):
             source = f"{ROLES}/{role}/templates/{file_of['src']}"
             yield _template(source, folder, "{{ _dest | basename }}", {"_dest": file_of["dest"]}, again)
+        if "/etc/systemd/system/" in task.get("vars", {}).get("_paths", ""):  # several units in one step
+            for unit in sorted((ROLES / role / "templates").glob("*.service.j2")):
+                yield _template(str(unit), folder, unit.stem, {}, {})
         included = task.get("ansible.builtin.include_role", {}).get("tasks_from")
         if included == "service.yml":
             given = {**task["vars"], "common_services_release": "0", "common_service_systemd": 252}
