@@ -232,7 +232,7 @@ def play(name: str, collection: Path, book: str, *words: str, **settings: object
     log = STATE / f"{name}.log"
     with log.open("w") as output:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
-    assert (done.returncode != 0) == (name == "refused"), playbook.failure(log.read_text().splitlines())
+    assert (done.returncode != 0) == (name == "refused"), playbook.failure(log)
     return log.read_text()
 
 

@@ -71,7 +71,7 @@ def install(simulator: Simulator, address: str) -> None:
     log = STATE / "install.log"
     print(f"Installing the legacy system, a minute or two (all of the output: {_here(log)})", flush=True)
     if not playbook.run("tests/legacy/install.yml", {}, log, progress=True, inventory=INVENTORY):
-        why = playbook.failure(log.read_text().splitlines())
+        why = playbook.failure(log)
         sys.exit(f"{why}\nThe demo stops: the installation failed. Try again: make demo-legacy")
     INSTALLED.touch()
 

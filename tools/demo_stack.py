@@ -87,9 +87,7 @@ def health(wait: int) -> dict[str, Any]:
     log = STATE / "health.log"
     playbook.run("playbooks/health.yml", {"health_output": report, "health_wait": wait}, log, progress=False)
     if not report.exists():
-        sys.exit(
-            f"The demo stops: the health playbook made no report:\n{playbook.failure(log.read_text().splitlines())}"
-        )
+        sys.exit(f"The demo stops: the health playbook made no report:\n{playbook.failure(log)}")
     return dict(json.loads(report.read_text()))
 
 
@@ -103,7 +101,7 @@ def deploy() -> dict[str, Any]:
     if not playbook.run("playbooks/deploy.yml", {"health_output": report}, log, progress=True):
         if report.exists():
             print(table(json.loads(report.read_text())["components"]), flush=True)
-        why = playbook.failure(log.read_text().splitlines())
+        why = playbook.failure(log)
         sys.exit(f"{why}\nThe demo stops: the deployment failed. Try again: make demo")
     DEPLOYED.write_text(wanted)
     return dict(json.loads(report.read_text()))

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,9 +66,9 @@ def _show(line: str, seconds: float) -> None:
         print(f"{_CLEAR}{moment}    {step[:100]} ...", end="", flush=True)
 
 
-def failure(output: Iterable[str]) -> str:
-    """The step that ended a playbook, as its output tells it: from the header of the task on; else its last lines."""
-    lines = [line.rstrip() for line in output]
+def failure(log: Path) -> str:
+    """The step that ended a playbook, as its log tells it: from the header of the task on; else its last lines."""
+    lines = [line.rstrip() for line in log.read_text().splitlines()]
     recap = next((number for number, line in enumerate(lines) if line.startswith("PLAY RECAP")), len(lines))
     failed = next((number for number, line in enumerate(lines) if line.startswith(("fatal:", "failed:"))), None)
     if failed is None:

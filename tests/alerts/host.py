@@ -155,7 +155,7 @@ def _deploy() -> None:
     with LOG.open("w") as said:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=said, stderr=said, check=False)
     if done.returncode:
-        sys.exit(f"The deployment failed:\n{playbook.failure(LOG.read_text().splitlines())}\nTry again: make alerts")
+        sys.exit(f"The deployment failed:\n{playbook.failure(LOG)}\nTry again: make alerts")
     DEPLOYED.write_text(wanted)
 
 

@@ -208,16 +208,16 @@ demo : ok=1 failed=1
 """
 
 
-def test_of_a_failed_deployment_the_failed_step_alone_is_shown() -> None:
-    shown = playbook.failure(OUTPUT.splitlines())
+def test_of_a_failed_deployment_the_failed_step_alone_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(OUTPUT)
+    shown = playbook.failure(tmp_path / "log")
     assert shown.startswith("TASK [tradingsystem.telegram_stack.redis_sentinel : Start Redis]")
     assert shown.endswith('FAILED! => {"msg": "no such unit"}')
 
 
-def test_of_a_playbook_that_did_not_begin_the_last_words_are_shown() -> None:
-    assert (
-        playbook.failure(["[ERROR]: the playbook could not be found\n"]) == "[ERROR]: the playbook could not be found"
-    )
+def test_of_a_playbook_that_did_not_begin_the_last_words_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("[ERROR]: the playbook could not be found\n")
+    assert playbook.failure(tmp_path / "log") == "[ERROR]: the playbook could not be found"
 
 
 def test_progress_names_the_plays_with_their_time(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.tradingsystem.telegram_stack.plugins.filter.local_address import local_address
 from ansible_collections.tradingsystem.telegram_stack.plugins.filter.new_secret import new_secret
 from ansible_collections.tradingsystem.telegram_stack.plugins.filter.unknown_variables import (
     find_unknown,
@@ -53,3 +54,17 @@ def test_known_internal_and_foreign_variables_pass(name: str) -> None:
 
 def test_every_setting_of_every_role_is_known() -> None:
     assert unknown_variables(["telegram_database_port", "telegram_secrets"], str(Path("roles"))) == []
+
+
+@pytest.mark.parametrize(
+    ("listens", "asked"),
+    [
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - as inventories write it
+        ("::", "127.0.0.1"),
+        ("*", "127.0.0.1"),
+        ("10.2.0.7", "10.2.0.7"),
+        ("::1", "::1"),
+    ],
+)
+def test_what_listens_everywhere_is_asked_on_the_loopback(listens: str, asked: str) -> None:
+    assert local_address(listens) == asked

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.tradingsystem.telegram_stack.plugins.filter.local_address import local_address
 from jinja2 import Environment
 
 from telegram_stack.api.config import ApiConfig
@@ -22,6 +23,7 @@ def rendered(**given: Any) -> str:
     environment = Environment(autoescape=False, trim_blocks=True)  # noqa: S701  # TOML, not a page
     environment.filters["bool"] = bool
     environment.filters["to_json"] = json.dumps
+    environment.filters["tradingsystem.telegram_stack.local_address"] = local_address
     environment.filters["regex_replace"] = lambda value, pattern, new: re.sub(pattern, new, value, count=1)
     variables: dict[str, Any] = {}
     for file in ("common/defaults", "common/vars", "gateway_api/defaults", "gateway_api/vars"):

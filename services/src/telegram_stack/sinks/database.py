@@ -39,11 +39,9 @@ _ARRAYS = (
     ("link_previews", "text[]::jsonb[]"),
     ("edit_dates", "timestamptz[]"),
 )
-_LOCK_CHANNELS = "SELECT telegram.lock_channels(%b::bigint[])"
-_UPSERT_MESSAGES = (
-    f"SELECT telegram.bulk_upsert_messages({', '.join(f'{name} => %b::{kind}' for name, kind in _ARRAYS)})"
-)
-_MARK_DELETED = "SELECT telegram.mark_messages_deleted(%b::bigint[], %b::bigint[], %b::timestamptz[])"
+_LOCK_CHANNELS = "telegram.lock_channels(%b::bigint[])"
+_UPSERT_MESSAGES = f"telegram.bulk_upsert_messages({', '.join(f'{name} => %b::{kind}' for name, kind in _ARRAYS)})"
+_MARK_DELETED = "telegram.mark_messages_deleted(%b::bigint[], %b::bigint[], %b::timestamptz[])"
 
 _CHANNEL_ARRAYS = "unnest(%b::bigint[], %b::text[], %b::text[], %b::bigint[], %b::integer[])"
 
@@ -75,7 +73,7 @@ FROM telegram.channels
 
 
 class DatabaseSink:
-    """Set-based upserts behind their channels' locks, so that writers cannot deadlock; one transaction a batch."""
+    """Set-based upserts behind their channels' locks, so that writers cannot deadlock; one statement a batch."""
 
     name = "database"
 
@@ -94,25 +92,12 @@ class DatabaseSink:
 
     async def write(self, batch: Sequence[Entry]) -> None:
         """Store the batch; what the server refuses for its content is found by halving."""
-        messages = [entry.event for entry in latest([entry for entry in batch if entry.event.kind != "delete"])]
-        deletions = [entry.event for entry in latest([entry for entry in batch if entry.event.kind == "delete"])]
 
         async def work(connection: Connection) -> None:
-            if deletions:
-                channels = sorted({entry.event.channel_id for entry in batch})
-                await connection.execute(_LOCK_CHANNELS, [channels])  # all of them first, or two writers may deadlock
-            if messages:
-                await connection.execute(_UPSERT_MESSAGES, _columns(messages))
-            if deletions:
-                await connection.execute(_MARK_DELETED, _deletions(deletions))
-            columns = self._channel_columns(batch)
-            if self._register:
-                await connection.execute(_UPSERT_CHANNELS, [self._account, *columns])
-            else:
-                await connection.execute(_UPDATE_CHANNELS, columns)
+            await connection.execute(*self._statement(batch))
 
         try:
-            await transaction(self._pool, work)
+            await transaction(self._pool, work, one_statement=True)
         except DatabaseUnavailableError as error:
             raise SinkUnavailableError(str(error)) from error
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, ValueError) as error:
@@ -121,6 +106,29 @@ class DatabaseSink:
             await self._halve(batch)
         except psycopg.Error as error:  # no table yet, no right yet: the same again later
             raise SinkUnavailableError(first_line(error)) from error
+
+    def _statement(self, batch: Sequence[Entry]) -> tuple[str, list[Any]]:
+        """The statement that stores `batch`, and its parameters.
+
+        PostgreSQL calls its functions in their order, and moves the channels, which nothing reads, after them.
+        """
+        messages = [entry.event for entry in latest([entry for entry in batch if entry.event.kind != "delete"])]
+        deletions = [entry.event for entry in latest([entry for entry in batch if entry.event.kind == "delete"])]
+        channels = self._channel_columns(batch)
+        moved, parameters = (
+            (_UPSERT_CHANNELS, [self._account, *channels]) if self._register else (_UPDATE_CHANNELS, channels)
+        )
+        calls: list[str] = []
+        if deletions:  # every channel's lock first, or two writers may deadlock
+            calls.append(_LOCK_CHANNELS)
+            parameters = [*parameters, channels[0]]
+        if messages:
+            calls.append(_UPSERT_MESSAGES)
+            parameters = [*parameters, *_columns(messages)]
+        if deletions:
+            calls.append(_MARK_DELETED)
+            parameters = [*parameters, *_deletions(deletions)]
+        return f"WITH moved AS ({moved}) SELECT {', '.join(calls)}", parameters
 
     async def _halve(self, batch: Sequence[Entry]) -> None:
         middle = len(batch) // 2
