@@ -205,10 +205,10 @@ async def test_failures_and_dead_letters_are_replayed(desk: Seat, data: Data) ->
         [failed],
     ).fetchone()
     assert row == (True, "reprocess_pending")
-    await page.get_by_label("Replayed ones as well").check()
+    await page.get_by_label("Those asked for again as well").check()
     await page.get_by_role("searchbox", name="Reason has").fill("")
     await page.get_by_role("button", name="Show").click()
-    await expect(one).to_contain_text("replayed")
+    await expect(one).to_contain_text("asked for again")
     await expect(page.get_by_role("listitem").filter(has_text=f"no. {dead} ")).to_contain_text("waiting")
 
 

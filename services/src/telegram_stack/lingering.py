@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-_BUSY = 1000.0  # messages a second at which the whole linger pays off
+_BUSY = 500.0  # messages a second at which the whole linger pays off
 _MEMORY = 1.0  # seconds after which the past counts for little
 
 
@@ -26,5 +26,5 @@ class Linger:
 
     @property
     def seconds(self) -> float:
-        """How long to wait after a batch's first message."""
-        return self._limit * min(1.0, self._rate / _BUSY)
+        """How long to wait after a batch's first message: next to nothing while little comes."""
+        return self._limit * min(1.0, self._rate / _BUSY) ** 2
