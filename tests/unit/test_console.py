@@ -323,4 +323,4 @@ def test_a_migration_is_shown_as_far_as_its_file_is_readable(tmp_path: Path) -> 
     assert isinstance(found, migration.Progress)
     titled = found.titled()
     assert len(titled) == 12
-    assert titled[0][2] is not None and titled[1] == (1, "Backup", None)
+    assert titled[0][2] is not None and titled[1] == (1, "backup", None)

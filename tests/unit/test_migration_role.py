@@ -9,6 +9,8 @@ import pytest
 import yaml
 from tests.integration.servers import ROOT
 
+from telegram_stack.console import migration
+
 ROLE = ROOT / "roles" / "migration"
 _GIVEN = re.compile(r'tradingsystem\.telegram_stack\.(\w+): (?:>-\s*)?"?\{\{ (_migration_\w+)')
 CALLS = sorted({call for path in ROLE.glob("tasks/*.yml") for call in _GIVEN.findall(path.read_text())})
@@ -32,3 +34,8 @@ def test_a_module_knows_what_the_role_gives_it(module: str, given: str) -> None:
 
 def test_the_calls_are_found() -> None:
     assert {("legacy_tables_copy", "_migration_smaller"), ("message_copy", "_migration_both")} <= set(CALLS)
+
+
+def test_the_console_calls_the_phases_as_the_runbook_does() -> None:
+    phases = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["_migration_phases"]
+    assert tuple(phase["name"] for phase in phases) == migration.TITLES

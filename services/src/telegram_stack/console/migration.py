@@ -9,19 +9,20 @@ from typing import Literal
 import msgspec
 
 TITLES = (
-    "Preflight",
-    "Backup",
-    "Install beside the old system",
-    "Schema",
-    "Copy",
-    "Delta passes",
-    "Verify",
-    "Fence",
-    "Final delta",
-    "Session and reverse feed",
-    "Smoke test",
-    "Soak",
+    "preflight",
+    "backup",
+    "installation",
+    "schema",
+    "backfill",
+    "delta",
+    "verification",
+    "fence",
+    "final delta",
+    "cut-over",
+    "smoke test",
+    "soak",
 )
+"""As the playbook and its runbook call them."""
 
 
 class Phase(msgspec.Struct, frozen=True):
