@@ -82,7 +82,7 @@ browser-ready:
 		apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 integration: $(READY) targets-ready servers-ready promtools-ready browser-ready
-	pytest -q -rs -n 2 --dist loadgroup tests/integration
+	pytest -q -rs tests/integration
 
 .PHONY: pictures
 pictures: $(READY) servers-ready browser-ready ## Take the pictures of the console in docs/images anew

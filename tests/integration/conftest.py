@@ -1,7 +1,6 @@
 """Fixtures that several files of tests share: the API's, the gateway's, a worker's servers, the database's engines,
 the installed collection."""
 
-import pytest
 from tests.integration.apis import api_channel, api_database, data, http, link
 from tests.integration.consumers import consumer_broker, consumer_cache, consumer_database
 from tests.integration.engines import engine_server
@@ -23,10 +22,3 @@ __all__ = [
     "sinks",
     "telegram",
 ]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file stay together, and those that share a target host or build the wheel run one by one."""
-    for item in items:
-        shared = {"collections", "engine_server"}.intersection(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("shared" if shared else item.path.stem))
