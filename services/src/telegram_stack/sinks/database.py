@@ -92,11 +92,12 @@ class DatabaseSink:
 
     async def write(self, batch: Sequence[Entry]) -> None:
         """Store the batch; what the server refuses for its content is found by halving."""
-
-        async def work(connection: Connection) -> None:
-            await connection.execute(*self._statement(batch))
-
         try:
+            statement, parameters = self._statement(batch)
+
+            async def work(connection: Connection) -> None:
+                await connection.execute(statement, parameters)
+
             await transaction(self._pool, work, one_statement=True)
         except DatabaseUnavailableError as error:
             raise SinkUnavailableError(str(error)) from error
@@ -115,20 +116,16 @@ class DatabaseSink:
         messages = [entry.event for entry in latest([entry for entry in batch if entry.event.kind != "delete"])]
         deletions = [entry.event for entry in latest([entry for entry in batch if entry.event.kind == "delete"])]
         channels = self._channel_columns(batch)
-        moved, parameters = (
-            (_UPSERT_CHANNELS, [self._account, *channels]) if self._register else (_UPDATE_CHANNELS, channels)
-        )
-        calls: list[str] = []
+        calls: list[tuple[str, list[Any]]] = []
         if deletions:  # every channel's lock first, or two writers may deadlock
-            calls.append(_LOCK_CHANNELS)
-            parameters = [*parameters, channels[0]]
+            calls.append((_LOCK_CHANNELS, [channels[0]]))
         if messages:
-            calls.append(_UPSERT_MESSAGES)
-            parameters = [*parameters, *_columns(messages)]
+            calls.append((_UPSERT_MESSAGES, _columns(messages)))
         if deletions:
-            calls.append(_MARK_DELETED)
-            parameters = [*parameters, *_deletions(deletions)]
-        return f"WITH moved AS ({moved}) SELECT {', '.join(calls)}", parameters
+            calls.append((_MARK_DELETED, _deletions(deletions)))
+        moved, given = (_UPSERT_CHANNELS, [self._account]) if self._register else (_UPDATE_CHANNELS, [])
+        parameters = [*given, *channels, *(value for _, values in calls for value in values)]
+        return f"WITH moved AS ({moved}) SELECT {', '.join(call for call, _ in calls)}", parameters
 
     async def _halve(self, batch: Sequence[Entry]) -> None:
         middle = len(batch) // 2
