@@ -25,6 +25,8 @@ class Finding(NamedTuple):
     threshold: str = ""
     hint: str = ""
     version: str = ""
+    note: str = ""
+    """What to know or do although all is well."""
 
 
 class NoAnswer(Exception):
@@ -55,6 +57,7 @@ def run_check(check: Check, drivers: Mapping[str, Driver]) -> dict[str, Any]:
         "value": " ".join(finding.value.split()),
         "threshold": finding.threshold,
         "hint": "" if finding.status == OK else finding.hint or check.get("hint") or _default_hint(check),
+        "note": finding.note,
         "version": finding.version,
         "port": check.get("port"),
         "unit": check.get("unit") or "",

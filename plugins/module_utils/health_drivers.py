@@ -28,6 +28,7 @@ from .health_redis import pairs, redis_connection
 if TYPE_CHECKING:
     import psycopg
 
+FAILURES = "SELECT count(*) FROM telegram.failures WHERE replayed_at IS NULL"
 LONGEST_BODY = 32 << 20
 
 
@@ -155,6 +156,12 @@ def _postgresql(check: Check) -> Finding:
     return judge.number(row[0] if row else None, check["measures"], check.get("warn"), check.get("fail"), version)
 
 
+def _failures(check: Check) -> Finding:
+    with _database(check) as connection:
+        row = connection.execute(FAILURES).fetchone()
+    return judge.failures(row[0] if row else None)
+
+
 def _maintenance(check: Check) -> Finding:
     with _database(check) as connection:
         jobs = [Job(*row) for row in connection.execute(MAINTENANCE)]
@@ -243,6 +250,7 @@ DRIVERS: Mapping[str, Driver] = {
     "metrics": _metrics,
     "postgresql": _postgresql,
     "maintenance": _maintenance,
+    "failures": _failures,
     "record": _record,
     "pgbouncer": _pgbouncer,
     "redis": _redis,

@@ -151,6 +151,14 @@ def number(value: object, what: str, warn: float | None, fail: float | None, ver
     return Finding(status, f"{what} {measured:g}", ", ".join(limits), version=version)
 
 
+def failures(waiting: object) -> Finding:
+    """Say how many failed messages wait for a replay. That is a matter of the messages: all components are well."""
+    if not isinstance(waiting, int):
+        raise NoAnswer(f"the database counts {waiting!r} failed messages")
+    value = f"{waiting} failed message{'' if waiting == 1 else 's'} to replay"
+    return Finding(OK, value, note=f"{value}: the console's page Failures says why" if waiting else "")
+
+
 def info(text: str) -> dict[str, str]:
     """Redis' INFO as a dictionary."""
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))

@@ -33,6 +33,7 @@ def host_results(checks: Sequence[Mapping[str, Any]], answer: Mapping[str, Any])
             "value": problem,
             "threshold": "",
             "hint": hint,
+            "note": "",
             "version": "",
             "port": check.get("port"),
             "unit": check.get("unit") or "",
@@ -64,6 +65,7 @@ def _component_row(host: str, component: str, results: Sequence[Row]) -> Row:
         "unit": next((result["unit"] for result in results if result["unit"]), ""),
         "problem": "" if status == OK else f"{telling['name']}: {telling['value']}",
         "action": "" if status == OK else telling["hint"],
+        "note": next((result["note"] for result in results if result["note"]), ""),
     }
 
 
@@ -99,11 +101,12 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 _COLUMNS = ("component", "status", "version", "port", "unit")
+_REMARKS = (("why: ", "problem"), ("do:  ", "action"), ("note: ", "note"))
 _TITLES = {"component": "COMPONENT", "status": "STATE", "version": "VERSION", "port": "PORT", "unit": "UNIT"}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as an aligned table; below each that is not ok, what is wrong and what to do."""
+    """The rows as an aligned table; below each that is not ok, what is wrong and what to do, and what else is to know."""
     columns = ("host", *_COLUMNS) if len({row["host"] for row in rows}) > 1 else _COLUMNS
     titles = {**_TITLES, "host": "HOST"}
     cells = [{column: _cell(row, column) for column in columns} for row in rows]
@@ -116,7 +119,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = [line(titles)]
     for row, texts in zip(rows, cells, strict=True):
         lines.append(line(texts))
-        lines += [f"{indent}{word}{row[key]}" for word, key in (("why: ", "problem"), ("do:  ", "action")) if row[key]]
+        lines += [f"{indent}{word}{row[key]}" for word, key in _REMARKS if row[key]]
     return "\n".join(lines)
 
 

@@ -50,6 +50,7 @@ options:
           - V(postgresql) runs O(checks[].query), which gives one number.
           - V(maintenance) asks the database for its own jobs, each of which has to end well every O(checks[].warn)
             minutes.
+          - V(failures) counts the messages that failed and were not replayed; the component is well all the same.
           - V(record) reads from O(checks[].entry) of the JSON file O(checks[].path) on the host how a job ended,
             which has to be well and within O(checks[].warn) hours.
           - V(pgbouncer) counts waiting clients on PgBouncer's console.
@@ -67,6 +68,7 @@ options:
           - metrics
           - postgresql
           - maintenance
+          - failures
           - record
           - pgbouncer
           - redis
@@ -265,6 +267,9 @@ results:
     hint:
       description: What to do next; empty when the check is V(ok).
       type: str
+    note:
+      description: What to know although all is well, or nothing.
+      type: str
     version:
       description: The version that the component named, if it did.
       type: str
@@ -281,6 +286,7 @@ results:
       value: redis_up 0
       threshold: redis_up at least 1
       hint: journalctl -u prometheus-redis-exporter.service -n 50
+      note: ""
       version: 1.69.0
       port: 9121
       unit: prometheus-redis-exporter.service
@@ -311,6 +317,7 @@ NEEDED = {
     "metrics": [*_NETWORK, "path", "metric"],
     "postgresql": [*_NETWORK, "user", "password", "database", "query"],
     "maintenance": [*_NETWORK, "user", "password", "database", "warn"],
+    "failures": [*_NETWORK, "user", "password", "database"],
     "record": ["path", "entry", "warn"],
     "pgbouncer": [*_NETWORK, "user", "password", "database"],
     "redis": _NETWORK,

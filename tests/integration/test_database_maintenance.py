@@ -32,7 +32,7 @@ def maintain(server: Postgres) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["psql", *options, url], capture_output=True, text=True, check=False, timeout=120)
 
 
-def health(server: Postgres, minutes: float = HOUR) -> Finding:
+def health(server: Postgres, minutes: float = HOUR, kind: str = "maintenance") -> Finding:
     """What `stack_health` finds, as the role that the playbook gives it."""
     check: dict[str, Any] = {
         "host": "127.0.0.1",
@@ -43,7 +43,7 @@ def health(server: Postgres, minutes: float = HOUR) -> Finding:
         "timeout": 5.0,
         "warn": minutes,
     }
-    return DRIVERS["maintenance"](check)
+    return DRIVERS[kind](check)
 
 
 @pytest.mark.requirement("DB-03")
@@ -90,3 +90,16 @@ def test_jobs_that_stopped_running_are_degraded_once_the_server_is_up_for_long(s
     assert found.status == "degraded"
     assert "retention ok 60 min ago" in found.value
     assert "list-timers" in found.hint
+
+
+def test_health_tells_of_messages_that_failed_until_they_are_replayed_and_the_database_is_well(server: Postgres) -> None:
+    assert health(server, kind="failures") == Finding("ok", "0 failed messages to replay")
+    with server.connect() as connection:
+        connection.execute(
+            "INSERT INTO telegram.failures (consumer, channel_id, message_id, version, reason, payload, attempts)"
+            " VALUES ('signals', -100, 1, 1, 'handler failed', '{}', 5)"
+        )
+        found = health(server, kind="failures")
+        assert (found.status, found.note) == ("ok", "1 failed message to replay: the console's page Failures says why")
+        connection.execute("UPDATE telegram.failures SET replayed_at = now()")
+    assert health(server, kind="failures").note == ""

@@ -19,6 +19,7 @@ def result(component: str, name: str, status: str, **fields: Any) -> dict[str, A
         "value": f"{name} is {status}",
         "threshold": "",
         "hint": "" if status == "ok" else f"mend {name}",
+        "note": "",
         "version": "",
         "port": None,
         "unit": "",
@@ -105,3 +106,10 @@ def test_the_table_is_aligned_and_explains_what_is_wrong() -> None:
         "            do:  mend unit",
     ]
     assert table([*rows, {**rows[0], "host": "b"}]).startswith("HOST  COMPONENT")
+
+
+def test_what_is_to_know_stands_below_a_component_that_is_well() -> None:
+    remark = result("TimescaleDB", "failed messages", "ok", note="1 failed message to replay")
+    made = report({"a": [result("TimescaleDB", "unit", "ok"), remark]})
+    assert made["summary"] == "All 1 components are well."
+    assert table(made["components"]).splitlines()[-1].strip() == "note: 1 failed message to replay"

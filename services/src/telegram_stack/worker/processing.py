@@ -144,9 +144,7 @@ def _mark(event: Event, delivery: Delivery, handler: Handler, wanted: Filter, st
     except Exception as error:
         status = "retrying" if delivery.attempt <= len(_DELAYS) else "failed"
         reason = f"handler failed: {type(error).__name__}: {error}"
-        return Mark(
-            event, delivery, status, {**stamp, "reason": f"handler failed: {type(error).__name__}"}, None, reason
-        )
+        return Mark(event, delivery, status, {"reason": f"handler failed: {type(error).__name__}"}, None, reason)
     metadata = {**effect.metadata, **stamp}
     if effect.reason:
         metadata["reason"] = effect.reason
