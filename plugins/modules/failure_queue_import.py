@@ -17,6 +17,7 @@ description:
   - A line that is no message goes to C(telegram.quarantine), with its number and the reason.
   - Works in windows of 5,000 lines, each of which is committed together with its row in C(telegram.copied_windows),
     for about O(seconds) a run. Run it again until RV(complete). A window that is here already is not read again.
+    Two runs at once wait for each other.
 options:
   path:
     description:
@@ -126,6 +127,10 @@ _RECORD = (
 )
 
 
+_LOCK = 1668246649
+"""Of the advisory locks of the stack's database: who imports a failure queue."""
+
+
 class Import:
     """One run."""
 
@@ -140,6 +145,8 @@ class Import:
 
     def run(self) -> dict[str, Any]:
         """Import until the time is up; what is left is counted. Raises OSError and psycopg.Error."""
+        if not self._check_mode:  # the run of a playbook that was killed may still be at it
+            self._target.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
         query = "SELECT window_start, checksum FROM telegram.copied_windows WHERE source = %s"
         known = dict(self._target.execute(query, [self._origin]).fetchall())
         if not self._check_mode:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.integration import modules, servers
 from tests.integration.modules import failure, success
-from tests.integration.servers import Postgres
+from tests.integration.servers import Postgres, wait_until
 
 SOURCE = """
 CREATE SCHEMA telegram_gateway;
@@ -306,3 +306,15 @@ def test_a_long_queue_is_imported_in_several_runs(server: Postgres, tmp_path: Pa
 def test_a_queue_that_is_not_there_is_named(server: Postgres, tmp_path: Path) -> None:
     said = failure(queue(server, tmp_path / "none.jsonl"))
     assert f"The failure queue {tmp_path}/none.jsonl cannot be read: No such file or directory" in said
+
+
+def test_an_import_waits_for_the_one_whose_controller_was_killed(server: Postgres, tmp_path: Path) -> None:
+    file = tmp_path / "failure-queue.jsonl"
+    file.write_text(line(1, "text"))
+    with server.connect() as connection:
+        connection.execute("SELECT pg_advisory_lock(1668246649)")
+        running = modules.start("failure_queue_import", {**target(server), "path": str(file)})
+        wanted = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: here(server, wanted) == [(1,)])
+        assert here(server, MESSAGES) == []
+    assert success(modules.answer(running))["complete"]

@@ -9,11 +9,11 @@ import msgspec
 
 from telegram_stack.database import DatabaseConfig, Port
 from telegram_stack.gateway.lease import LEAVE_SECONDS
+from telegram_stack.observability.logging import LogLevel
 from telegram_stack.sinks.cache import CacheConfig
 from telegram_stack.sinks.push import PushConfig
 from telegram_stack.sinks.queue import QueueConfig
 
-LogLevel = Literal["debug", "info", "warning", "error"]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Account = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9-]{0,30}$")]
