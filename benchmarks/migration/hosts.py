@@ -12,6 +12,7 @@ from typing import Any
 
 from tools import demo_legacy, demo_stack
 from tools.simulator import Simulator, start_with_sessions
+from tools.targets.rootfs import KEEPER
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".cache" / "benchmark-migration"
@@ -45,7 +46,7 @@ def make(messages: int) -> Simulator:
     unmake()
     shutil.rmtree(STATE, ignore_errors=True)
     for name, suite in ((OLD, "bookworm"), (NEW, "trixie")):
-        demo_stack.targets("up", name, "--suite", suite)
+        _boot(name, suite)
     hosts = {name: json.loads(demo_stack.targets("inventory", name))[name] for name in (OLD, NEW)}
     simulator = Simulator(STATE / "simulator", hosts[NEW]["ansible_host"].rpartition(".")[0] + ".1", PORT)
     start_with_sessions(simulator, 0, [])
@@ -60,6 +61,12 @@ def make(messages: int) -> Simulator:
     return simulator
 
 
+def _boot(name: str, suite: str) -> None:
+    """A host that compiles Ansible's modules for every task, as hosts elsewhere do."""
+    demo_stack.targets("up", name, "--suite", suite)
+    demo_stack.targets("exec", name, "rm", KEEPER)
+
+
 def unmake() -> None:
     """Remove all of it; the logs stay."""
     Simulator(STATE / "simulator", "", PORT).stop()
@@ -69,7 +76,7 @@ def unmake() -> None:
 
 def move_backup() -> None:
     """Give the backup to a bare host, which the inventory calls by the new one's name then; that one is removed."""
-    demo_stack.targets("up", BARE, "--suite", "trixie")
+    _boot(BARE, "trixie")
     tool = f"{sys.executable} -m tools.targets exec"
     command = f"{tool} {NEW} tar -C / -cf - {_BACKUP} | {tool} {BARE} tar -C / -xf -"
     subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, check=True)

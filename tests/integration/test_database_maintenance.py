@@ -92,7 +92,9 @@ def test_jobs_that_stopped_running_are_degraded_once_the_server_is_up_for_long(s
     assert "list-timers" in found.hint
 
 
-def test_health_tells_of_messages_that_failed_until_they_are_replayed_and_the_database_is_well(server: Postgres) -> None:
+def test_health_tells_of_failed_messages_until_they_are_replayed_and_the_database_is_well(
+    server: Postgres,
+) -> None:
     assert health(server, kind="failures") == Finding("ok", "0 failed messages to replay")
     with server.connect() as connection:
         connection.execute(

@@ -104,6 +104,21 @@ def test_a_target_reaches_the_apt_proxy_and_nothing_else(lab: Lab) -> None:
     assert "Network is unreachable" in lab.call("exec", "one", "python3", "-c", outward).stderr
 
 
+def test_what_python_finds_in_an_archive_is_compiled_once(lab: Lab) -> None:
+    look = "import sys; sys.path.insert(0, '/tmp/a.zip'); import inner; print(inner.VALUE)"
+    kept = "ls /var/cache/zipped-modules | wc -l"
+
+    def run(value: int) -> tuple[str, ...]:
+        make = f"import zipfile; zipfile.ZipFile('/tmp/a.zip', 'w').writestr('inner.py', 'VALUE = {value}')"
+        script = f'python3 -c "{make}"; {kept}; python3 -c "{look}"; {kept}; runuser -u ansible -- python3 -c "{look}"'
+        return tuple(lab.shell("two", script).split())
+
+    before, value, after, others = run(1)
+    assert (value, int(after) - int(before), others) == ("1", 1, "1")
+    assert run(1) == (after, "1", after, "1")
+    assert run(2)[1::2] == ("2", "2"), "another source is another file"
+
+
 def throttled(lab: Lab) -> tuple[int, int]:
     """Milliseconds of CPU a greedy unit with a fifth of one got, and for how many it ran."""
     burn = (

@@ -40,6 +40,13 @@ _FINISH = (
 )
 
 
+# So that Ansible's modules are compiled once, not for every task.
+_ZIPPED_MODULES = Path(__file__).with_name("zipped_modules.py").read_text()
+_DIST_PACKAGES = "usr/lib/python3/dist-packages"
+KEEPER = f"/{_DIST_PACKAGES}/zipped_modules.pth"
+"""Without it on a target, they are compiled for every task there as well."""
+
+
 def _digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
 
@@ -49,7 +56,7 @@ def ensure(lab: Lab, suite: str) -> str:
     sources = aptsources.for_release(aptsources.host_sources(), suite)
     options = [option for option in aptsources.host_options() if not aptsources.is_proxy(option)]
     tarball = cache() / f"{suite}-{os.uname().machine}-{_digest(_PACKAGES, _LEAN, _FINISH)}.tar.zst"
-    layer = lab.layers / f"{suite}-{_digest(tarball.name, sources, options)}"
+    layer = lab.layers / f"{suite}-{_digest(tarball.name, sources, options, _ZIPPED_MODULES)}"
     with lab.lock(f"base-{suite}"):
         if not layer.exists():
             with locked(tarball.with_suffix(".lock")):
@@ -95,6 +102,9 @@ def _unpack(lab: Lab, tarball: Path, layer: Path, sources: str, options: list[st
     os.utime(part / "var/lib/apt/lists", (0, 0))
     write(part / "etc/apt/sources.list.d/debian.sources", sources)
     write(part / "etc/apt/apt.conf.d/80host-acquire", "".join(f"{option}\n" for option in options))
+    write(part / _DIST_PACKAGES / "zipped_modules.py", _ZIPPED_MODULES)
+    write(part / KEEPER.lstrip("/"), "import zipped_modules\n")
+    (part / "var/cache/zipped-modules").mkdir()
     for home in (part / "root", part / "home" / USER):
         keys = home / ".ssh/authorized_keys"
         write(keys, lab.key.with_suffix(".pub").read_text(), mode=0o600)
