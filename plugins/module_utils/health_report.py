@@ -106,7 +106,7 @@ _TITLES = {"component": "COMPONENT", "status": "STATE", "version": "VERSION", "p
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as an aligned table; below each that is not ok, what is wrong and what to do, and what else is to know."""
+    """The rows as an aligned table; below each what is wrong with it and what to do, and what else is to know."""
     columns = ("host", *_COLUMNS) if len({row["host"] for row in rows}) > 1 else _COLUMNS
     titles = {**_TITLES, "host": "HOST"}
     cells = [{column: _cell(row, column) for column in columns} for row in rows]

@@ -62,7 +62,7 @@ async def trust(control: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def make(port: int) -> Client:
-    class ToTheSimulator(Connection):
+    class ToTheSimulator(Connection):  # type: ignore[misc]
         def __init__(self, **settings: Any) -> None:
             super().__init__(**{**settings, "server_address": "127.0.0.1", "port": port})
 
