@@ -129,9 +129,13 @@ molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, b
 molecule-multi: $(READY) targets-ready ## Deploy one stack to three hosts, try to get in, and cut each host's cable under load (not in `make test`)
 	molecule test --scenario-name multi
 
+.PHONY: molecule-lifecycle
+molecule-lifecycle: $(READY) targets-ready ## Upgrade two hosts' stack under load, and back; remove it and bring it back from a backup (not in `make test`)
+	molecule test --scenario-name lifecycle
+
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60
 test-all: export TELEGRAM_STACK_LONG = 1
-test-all: test molecule-multi molecule-migrate bundle-test ## The long form: also several hosts, a migration killed at two dozen points, and a deployment offline
+test-all: test molecule-lifecycle molecule-multi molecule-migrate bundle-test ## The long form: also an upgrade, several hosts, a migration killed at two dozen points, and a deployment offline
 
 # What draws the diagrams of the documents.
 DRAWERS := plantuml graphviz fonts-dejavu-core
