@@ -119,7 +119,7 @@ benchmark-database: $(READY) servers-ready ## Measure the database against the l
 	@$(VENV)/bin/python -m benchmarks.database
 
 molecule: $(READY) targets-ready
-	molecule test --scenario-name default
+	molecule test --scenario-name default $(if $(TELEGRAM_STACK_LONG),,--platform-name mol-debian13)
 
 .PHONY: molecule-migrate
 molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, back and again, sabotaged and killed, on a host of its own under load (not in `make test`)
