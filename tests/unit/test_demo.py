@@ -72,7 +72,8 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | No
 
     def run(outdated: str | None, status: str) -> list[str]:
         done: list[str] = []
-        row = {"host": "demo", "component": "Redis primary", "version": "", "port": 6379, "unit": "", "problem": ""}
+        row = {"host": "demo", "component": "Redis primary", "version": "", "port": 6379, "unit": ""}
+        row |= {"problem": "", "note": ""}
         report = {
             "status": status,
             "summary": "Redis primary failed",
