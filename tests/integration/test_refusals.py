@@ -33,12 +33,12 @@ def targets(*words: str) -> str:
 
 @dataclass(frozen=True)
 class Bare:
-    """Hosts on which nothing is installed, and an inventory that gives each the whole stack."""
+    """Hosts on which nothing is installed, and inventories that give each the whole stack: of one, and of both."""
 
     folder: Path
 
-    def deploy(self, *options: str, hosts: str = "one", **variables: object) -> subprocess.CompletedProcess[str]:
-        """Run the deploy playbook with `variables` on its command line, for one of the `hosts` or for both."""
+    def deploy(self, hosts: str, /, *options: str, **variables: object) -> subprocess.CompletedProcess[str]:
+        """Run the deploy playbook with `variables` on its command line, for `one` of the hosts or `both`."""
         command = ["ansible-playbook", "playbooks/deploy.yml", "-i", str(self.folder / f"{hosts}.json"), *options]
         command += ["-e", json.dumps(APPLICATION | variables)]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
@@ -49,7 +49,7 @@ class Bare:
     def refusal(self, **variables: object) -> str:
         """What the deploy playbook says, on one line, when it refuses; the hosts must be untouched."""
         before = self.content()
-        done = self.deploy(**variables)
+        done = self.deploy("one", **variables)
         assert done.returncode == 2, done.stdout[-3000:]
         assert self.content() ^ before == set()
         assert not (self.folder / "group_vars").exists()
@@ -92,7 +92,7 @@ def test_a_dry_run_on_a_bare_host_succeeds_changes_nothing_and_shows_no_secret(b
     secrets = tmp_path / "secrets.yml"
     secrets.write_text(json.dumps({"telegram_secrets": {name: f"canary-{name}" for name in names}}))
     before = bare.content()
-    done = bare.deploy("--check", "--diff", hosts="both", telegram_secrets_file=str(secrets))
+    done = bare.deploy("both", "--check", "--diff", telegram_secrets_file=str(secrets))
     assert done.returncode == 0, done.stdout[-3000:]
     assert bare.content() ^ before == set()
     assert "canary-" not in done.stdout + done.stderr
