@@ -244,7 +244,7 @@ def test_a_second_checkout_has_its_own_network_and_targets(lab: Lab, new_lab: Ca
 def test_nothing_is_left_behind_of_a_lab_taken_down(new_lab: Callable[[str], Lab]) -> None:
     gone = new_lab("c")
     gone.do("up", "brief")
-    bridge = f"tgstack{gone.address('brief').split('.')[2]}"
+    bridge = f"tgstack{gone.address('brief').split('.')[2]} "  # not the one of another lab that begins alike
     assert shutil.which("ip")
     links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
     assert bridge in links
