@@ -157,9 +157,10 @@ def schema_files(engine: str) -> list[Path]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    """A port that was free a moment ago, on every address: some of our servers listen beyond loopback."""
+    with socket.socket() as holder:  # which never listens
+        holder.bind(("", 0))
+        port: int = holder.getsockname()[1]
         return port
 
 
