@@ -118,20 +118,22 @@ benchmark-migration: targets-ready $(READY) ## Move a legacy system of 300,000 m
 benchmark-database: $(READY) servers-ready ## Measure the database against the legacy schema (about ten minutes)
 	@$(VENV)/bin/python -m benchmarks.database
 
+# Found without being named only where there is a .git, which an archive of the repository lacks.
+MOLECULE := molecule --base-config .config/molecule/config.yml
 molecule: $(READY) targets-ready
-	molecule test --scenario-name default $(if $(TELEGRAM_STACK_LONG),,--platform-name mol-debian13)
+	$(MOLECULE) test --scenario-name default $(if $(TELEGRAM_STACK_LONG),,--platform-name mol-debian13)
 
 .PHONY: molecule-migrate
 molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, back and again, sabotaged and killed, on a host of its own under load (not in `make test`)
-	molecule test --scenario-name migrate
+	$(MOLECULE) test --scenario-name migrate
 
 .PHONY: molecule-multi
 molecule-multi: $(READY) targets-ready ## Deploy one stack to three hosts, try to get in, and cut each host's cable under load (not in `make test`)
-	molecule test --scenario-name multi
+	$(MOLECULE) test --scenario-name multi
 
 .PHONY: molecule-lifecycle
 molecule-lifecycle: $(READY) targets-ready ## Upgrade two hosts' stack under load, and back; remove it and bring it back from a backup (not in `make test`)
-	molecule test --scenario-name lifecycle
+	$(MOLECULE) test --scenario-name lifecycle
 
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60
 test-all: export TELEGRAM_STACK_LONG = 1
