@@ -106,7 +106,7 @@ bundle-test: $(READY) targets-ready ## Deploy from the bundle to a host whose wa
 	$(VENV)/bin/python -m tests.offline
 
 .PHONY: benchmark benchmark-api benchmark-migration benchmark-database
-benchmark: targets-ready $(READY) servers-ready ## Measure the pipeline against the legacy path on the demo's host (half an hour)
+benchmark: targets-ready $(READY) servers-ready ## Measure the pipeline against the legacy path on the demo's host (three quarters of an hour)
 	@$(VENV)/bin/python -m benchmarks.pipeline
 
 benchmark-api: $(READY) servers-ready ## Measure the API against the legacy one (about ten minutes)

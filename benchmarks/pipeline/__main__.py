@@ -1,4 +1,4 @@
-"""usage: python -m benchmarks.pipeline [--seconds S] [--sustained S] [--repeat N]
+"""usage: python -m benchmarks.pipeline [--seconds S] [--sustained S] [--long S] [--repeat N]
 
 Measures the legacy path and ours in one run: single calls, latency over rate, the rate that is kept up with, and what
 the database is asked. Makes the demo's host when it is not there. The full form writes docs/benchmarks.md.
@@ -20,7 +20,7 @@ from benchmarks.database.report import machine
 from benchmarks.pipeline import calls, pictures, report
 from benchmarks.pipeline.host import SETTLING, Host, Run, deployed
 from benchmarks.pipeline.legacy import LegacyCalls, LegacyPath, LegacyRun
-from benchmarks.pipeline.report import Measured
+from benchmarks.pipeline.report import LONG_RATE, Measured
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = 60.0
@@ -34,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
     parser.add_argument("--seconds", type=float, default=FULL, help="of each rate (default: %(default)g)")
     parser.add_argument("--sustained", type=float, default=300.0, help="of 1,500 msg/s (default: %(default)g)")
+    parser.add_argument("--long", type=float, default=600.0, help="of 750 msg/s (default: %(default)g)")
     parser.add_argument(
         "--repeat", type=int, default=5, help="runs at 1,000 msg/s without limits (default: %(default)d)"
     )
@@ -43,11 +44,11 @@ def main() -> int:
     say("ours: single calls")
     ours = {name: figures["p95"] for name, figures in calls.run().items()}
     with deployed() as host:
-        runs = list(rates(host, options.seconds, options.sustained, options.repeat))
+        runs = list(rates(host, options))
     measured = Measured(legacy_calls, legacy_runs, ours, runs)
     print(report.text(measured))
     if options.seconds >= FULL:
-        write(measured, options.seconds, before)
+        write(measured, options, before)
     return 0
 
 
@@ -64,29 +65,30 @@ def legacy(seconds: float) -> tuple[LegacyCalls, list[LegacyRun]]:
     return single, runs
 
 
-def rates(host: Host, seconds: float, sustained: float, repeat: int) -> list[Run]:
+def rates(host: Host, options: argparse.Namespace) -> list[Run]:
     """Every rate, first inside the default limits, then without."""
 
-    def run(rate: float, long: float = seconds) -> Run:
-        say(f"ours: {rate:g} msg/s for {long:g} s")
-        done = host.run(rate, long)
+    def run(rate: float, seconds: float = options.seconds) -> Run:
+        say(f"ours: {rate:g} msg/s for {seconds:g} s")
+        done = host.run(rate, seconds)
         say(f"      effect {done.stages['effect']} ms, {done.left} left at the end")
         return done
 
-    bounded = [run(rate) for rate in (*CALM, BUSY)]
+    bounded = [*(run(rate) for rate in (*CALM, BUSY)), run(LONG_RATE, options.long)]
     with host.without_limits():
         say("ours, without limits")
         free = [run(rate) for rate in CALM]
-        free += [run(BUSY) for _ in range(repeat)]
-        free += [run(rate, sustained if rate == LADDER[0] else seconds) for rate in LADDER]
+        free += [run(BUSY) for _ in range(options.repeat)]
+        free += [run(LADDER[0], options.sustained), *(run(rate) for rate in LADDER[1:])]
     return bounded + free
 
 
-def write(measured: Measured, seconds: float, load_before: float) -> None:
+def write(measured: Measured, options: argparse.Namespace, load_before: float) -> None:
     """The page, its data and its pictures."""
     page = ROOT / "docs" / "benchmarks.md"
     run = {
-        "date": datetime.now(UTC).date().isoformat(), "commit": commit(), "seconds": seconds, "settling": SETTLING,
+        "date": datetime.now(UTC).date().isoformat(), "commit": commit(), "seconds": options.seconds,
+        "sustained": options.sustained, "long": options.long, "settling": SETTLING,
     }  # fmt: skip
     facts = machine({"load before the run": f"{load_before:.1f}"})
     page.write_text(report.markdown(measured, facts, run))

@@ -24,7 +24,10 @@ _AGAIN = "rm -f /run/systemd/system.control/*.service.d/50-CPUQuota*.conf; syste
 
 @dataclass(frozen=True)
 class Run:
-    """One rate. Latencies are milliseconds from receipt by p50, p95 and p99, CPU is cores by unit."""
+    """One rate. Latencies are milliseconds from receipt by p50, p95 and p99, CPU is cores by unit.
+
+    `gateway_megabytes` is the most that the gateway ever had, after the run and before it.
+    """
 
     rate: float
     seconds: float
@@ -37,6 +40,7 @@ class Run:
     settled_seconds: float
     statements_per_message: float
     gateway_megabytes: float
+    gateway_megabytes_before: float
 
     @property
     def kept_up(self) -> bool:
@@ -63,7 +67,7 @@ class Host:
             rate, seconds, self._limits, told["received"],
             told["stages"],
             told["cpu"], max(told["left"].values()), told["behind"], told["settled_seconds"],
-            told["statements"] / max(1, told["received"]), told["megabytes"],
+            told["statements"] / max(1, told["received"]), told["megabytes"], told["megabytes_before"],
         )  # fmt: skip
 
     def _rest(self) -> None:

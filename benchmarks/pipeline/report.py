@@ -30,6 +30,8 @@ class Measured:
         return max(good, key=lambda run: run.rate, default=None)
 
 
+LONG_RATE = 750.0
+"""Messages a second of the long run, which shows whether the gateway grows."""
 Row = tuple[str, str, str, str, str]
 _BEYOND = f"it polls {POLL_ROWS / POLL_SECONDS:g} msg/s"
 HEAD: Row = ("figure", "target", "legacy path", "ours, default limits", "ours, no limits")
@@ -61,6 +63,10 @@ def rows(measured: Measured) -> list[Row]:
             "statements a message at 500 msg/s", "≤ 0.5", f"{STATEMENTS:g}",
             _statements(measured.at(500.0, limits=True)), _statements(measured.at(500.0, limits=False)),
         ),
+        (
+            f"gateway's memory at most, long at {LONG_RATE:g} msg/s", "≤ 300 MB", "",
+            _memory(measured.at(LONG_RATE, limits=True)), _memory(measured.at(LONG_RATE, limits=False)),
+        ),
     ]  # fmt: skip
 
 
@@ -70,7 +76,8 @@ _PAGE = """\
 Written by `make benchmark`; do not edit. Both paths in one run on one machine, with the same settings of PostgreSQL.
 Ours is the demo's host with everything deployed, monitoring, replica and Sentinel too; the simulator that posts runs
 beside it on the same processors. End to end counts from the gateway's receipt to the worker's commit; each rate ran
-{seconds:g} s after {settling:g} s of settling. Single calls are made with pauses of 5 ms.
+{seconds:g} s after {settling:g} s of settling, 750 msg/s {long:g} s, 1,500 msg/s {sustained:g} s. Single calls are made
+with pauses of 5 ms.
 
 {date}, commit {commit}.
 
@@ -161,3 +168,10 @@ def _rate(run: Run | None) -> str:
 
 def _statements(runs: Sequence[Run]) -> str:
     return f"{median(run.statements_per_message for run in runs):.2f}" if runs else "not run"
+
+
+def _memory(runs: Sequence[Run]) -> str:
+    if not runs:
+        return "not run"
+    run = runs[-1]
+    return f"{run.gateway_megabytes:.0f} MB ({run.gateway_megabytes_before:.0f} MB before)"

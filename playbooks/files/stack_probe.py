@@ -2,9 +2,9 @@
 
 It asks for little meanwhile: an answer holds the asked service up, and one message of a hundred is what is looked for.
 Prints one JSON object: the milliseconds from receipt to each stage that messages have passed, messages received,
-largest backlog, the cores that each unit of this host used, the gateway's largest memory and, where PgBouncer is on
-this host, the clients' statements. With ``--until-settled`` it says `measured` before, and waits until the sinks have
-everything: for a load that ends there.
+largest backlog, the cores that each unit of this host used, the gateway's largest memory (and that before) and, where
+PgBouncer is on this host, the clients' statements. With ``--until-settled`` it says `measured` before, and waits until
+the sinks have everything: for a load that ends there.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     begun, units, calls = time.time(), cpu(), statements(asked.database, asked.pooler_port)
     stages = metrics(asked.gateway)
     before, came = histograms(stages, metrics(asked.worker)), received(stages)
-    behind = 0
+    behind, megabytes_before = 0, megabytes()
     while time.time() < begun + asked.seconds:
         time.sleep(min(LOOK_SECONDS, max(0.0, begun + asked.seconds - time.time())))
         behind = max(behind, *lags(asked.gateway).values())
     elapsed = time.time() - begun
     used = {name: (value - units.get(name, 0.0)) / elapsed for name, value in cpu().items()}
-    told: dict[str, Any] = {"elapsed": elapsed, "behind": behind, "megabytes": megabytes()}
+    told: dict[str, Any] = {"elapsed": elapsed, "behind": behind}
+    told |= {"megabytes": megabytes(), "megabytes_before": megabytes_before}
     stages = metrics(asked.gateway)
     told |= {"left": lags(asked.gateway), "received": received(stages) - came}
     told["cpu"] = {name: round(value, 4) for name, value in sorted(used.items()) if value >= 0.001}
