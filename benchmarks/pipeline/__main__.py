@@ -66,7 +66,7 @@ def legacy(seconds: float) -> tuple[LegacyCalls, list[LegacyRun]]:
 
 
 def rates(host: Host, options: argparse.Namespace) -> list[Run]:
-    """Every rate, first inside the default limits, then without."""
+    """Every rate, first inside the default limits, then without; the long one last, for what it leaves to clean up."""
 
     def run(rate: float, seconds: float = options.seconds) -> Run:
         say(f"ours: {rate:g} msg/s for {seconds:g} s")
@@ -74,13 +74,13 @@ def rates(host: Host, options: argparse.Namespace) -> list[Run]:
         say(f"      effect {done.stages['effect']} ms, {done.left} left at the end")
         return done
 
-    bounded = [*(run(rate) for rate in (*CALM, BUSY)), run(LONG_RATE, options.long)]
+    bounded = [run(rate) for rate in (*CALM, BUSY)]
     with host.without_limits():
         say("ours, without limits")
         free = [run(rate) for rate in CALM]
         free += [run(BUSY) for _ in range(options.repeat)]
         free += [run(LADDER[0], options.sustained), *(run(rate) for rate in LADDER[1:])]
-    return bounded + free
+    return [*bounded, *free, run(LONG_RATE, options.long)]
 
 
 def write(measured: Measured, options: argparse.Namespace, load_before: float) -> None:
