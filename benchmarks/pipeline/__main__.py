@@ -20,13 +20,14 @@ from benchmarks.database.report import machine
 from benchmarks.pipeline import calls, pictures, report
 from benchmarks.pipeline.host import SETTLING, Host, Run, deployed
 from benchmarks.pipeline.legacy import LegacyCalls, LegacyPath, LegacyRun
-from benchmarks.pipeline.report import LONG_RATE, Measured
+from benchmarks.pipeline.report import Measured
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = 60.0
 CALM = (20.0, 50.0, 500.0)
 BUSY = 1000.0
 LADDER = (1500.0, 2000.0, 2500.0)
+LONG = 750.0
 
 
 def main() -> int:
@@ -80,7 +81,7 @@ def rates(host: Host, options: argparse.Namespace) -> list[Run]:
         free = [run(rate) for rate in CALM]
         free += [run(BUSY) for _ in range(options.repeat)]
         free += [run(LADDER[0], options.sustained), *(run(rate) for rate in LADDER[1:])]
-    return [*bounded, *free, run(LONG_RATE, options.long)]
+    return [*bounded, *free, run(LONG, options.long)]
 
 
 def write(measured: Measured, options: argparse.Namespace, load_before: float) -> None:
