@@ -1,7 +1,8 @@
 -- Engine: all. Runs in a transaction. How messages and deletions come in.
 --
--- Plans are made for each call here and in 0006: one that was kept from the time when tables were empty reads them whole,
--- and for every batch again when they have grown.
+-- A plan that was kept from the time when tables were empty may read them whole, for every batch again when they have
+-- grown. Plans are made for each call therefore, here and in 0006, but for the one that every batch needs: making it takes
+-- longer than storing a message. It is kept, and has no choice: tables by their indexes, row by row, the batch by hashing.
 
 -- A message's row id: its key in another form (UUID version 8), as telegram_stack.ids makes it.
 CREATE FUNCTION telegram.row_id(channel_id bigint, message_id bigint) RETURNS uuid
@@ -17,12 +18,14 @@ $$;
 
 -- Whoever writes messages or deletions of several channels holds their locks first: then no two writers can deadlock.
 CREATE FUNCTION telegram.lock_channels(channel_ids bigint[]) RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql -- which keeps the plan
 VOLATILE
 SET search_path = pg_catalog
 AS $$
-  SELECT pg_advisory_xact_lock(1952803939, hash) -- one of our own among advisory locks
-  FROM (SELECT DISTINCT hashint8(channel_id) AS hash FROM unnest(channel_ids) AS channel_id ORDER BY hash) AS hashes
+BEGIN
+  PERFORM pg_advisory_xact_lock(1952803939, hash) -- one of our own among advisory locks
+  FROM (SELECT DISTINCT hashint8(channel_id) AS hash FROM unnest(channel_ids) AS channel_id ORDER BY hash) AS hashes;
+END
 $$;
 
 -- What must not come back from Telegram's history, the queue or an import. `message_id` 0: the channel up to that time.
@@ -57,7 +60,9 @@ CREATE FUNCTION telegram.bulk_upsert_messages(
 LANGUAGE plpgsql
 VOLATILE
 SET search_path = pg_catalog
-SET plan_cache_mode = force_custom_plan
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_nestloop = off
 AS $$
 DECLARE
   written bigint;
@@ -74,17 +79,20 @@ BEGIN
       reply_to, forward, grouped_id, topic_id, media, link_preview, edit_date, metadata
     )
     WHERE NOT EXISTS (
-      SELECT FROM telegram.erased AS x WHERE x.channel_id = e.channel_id AND x.message_id = e.message_id
+      SELECT FROM telegram.erased AS x
+      WHERE x.channel_id = e.channel_id AND x.message_id = e.message_id OFFSET 0 -- or it would become a join
     ) AND NOT EXISTS (
       SELECT FROM telegram.erased AS x
-      WHERE x.channel_id = e.channel_id AND x.message_id = 0 AND e.message_date <= x.erased_at
+      WHERE x.channel_id = e.channel_id AND x.message_id = 0 AND e.message_date <= x.erased_at OFFSET 0
     )
     ORDER BY channel_id, message_id, version DESC
   ), newer AS (
     INSERT INTO telegram.message_keys AS k (channel_id, message_id, message_date, version, deleted_at)
-    SELECT g.channel_id, g.message_id, g.message_date, g.version, t.deleted_at
+    SELECT g.channel_id, g.message_id, g.message_date, g.version, (
+      SELECT t.deleted_at FROM telegram.tombstones AS t
+      WHERE t.channel_id = g.channel_id AND t.message_id = g.message_id
+    )
     FROM given AS g
-    LEFT JOIN telegram.tombstones AS t ON t.channel_id = g.channel_id AND t.message_id = g.message_id
     ORDER BY g.channel_id, g.message_id
     ON CONFLICT (message_id, channel_id) DO UPDATE SET
       version = excluded.version, arrival = excluded.arrival, deleted_at = coalesce(k.deleted_at, excluded.deleted_at)

@@ -102,6 +102,19 @@ def test_a_published_state_is_updated_in_its_place(filled: psycopg.Connection[An
     assert before is not None and after is not None and after[0] == before[0] + 1
 
 
+@pytest.mark.requirement("DB-04")
+def test_the_plan_kept_from_empty_tables_reads_none_of_them_whole(filled: psycopg.Connection[Any]) -> None:
+    many = "FROM generate_series(1, 20000) AS n"
+    with filled.transaction(force_rollback=True):
+        filled.execute("DISCARD PLANS")
+        filled.execute(FILL.encode(), [150_001, 150_001])
+        filled.execute(f"INSERT INTO telegram.erased SELECT 1, n, now() {many}".encode())
+        filled.execute(f"INSERT INTO telegram.tombstones SELECT 1, n, now(), now() {many}".encode())
+        filled.execute(FILL.encode(), [150_002, 150_101])
+        read = filled.execute("SELECT relname FROM pg_stat_xact_user_tables WHERE seq_tup_read > 0")
+        assert read.fetchall() == []
+
+
 @pytest.mark.requirement("GW-15")
 @pytest.mark.parametrize(
     ("query", "key"),
