@@ -13,9 +13,13 @@ DEDUP_SECONDS = 7200
 """How long it is remembered that a consumer has processed a message."""
 
 
+MESSAGES = "telegram:msg:"
+"""What the names of all messages begin with."""
+
+
 def message(channel_id: int, message_id: int) -> str:
     """String: the event's body, as the broker carries it."""
-    return f"telegram:msg:{channel_id}:{message_id}"
+    return f"{MESSAGES}{channel_id}:{message_id}"
 
 
 def recent(channel_id: int) -> str:
@@ -25,12 +29,12 @@ def recent(channel_id: int) -> str:
 
 def pending(consumer: str, channel_id: int) -> str:
     """Sorted set: message ids by date that `consumer` has not processed; it removes them itself."""
-    return f"telegram:pending:{consumer}:{channel_id}"
+    return f"{complete(consumer)}:{channel_id}"
 
 
 def pending_channels(consumer: str) -> str:
     """Set: the channels in whose pending sets of `consumer` something was put within the hour."""
-    return f"telegram:pending:{consumer}:channels"
+    return f"{complete(consumer)}:channels"
 
 
 def complete(consumer: str) -> str:

@@ -59,6 +59,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s)
 """
 
 _FINISHED = frozenset({"published", "ignored", "deleted"})
+_ONLY_MARKED = frozenset({"ignored", "deleted", "retrying"})  # nothing else is written for them
 _REFUSED_DATA = (psycopg.DataError, psycopg.IntegrityError)
 
 
@@ -215,8 +216,11 @@ class Processor:
     async def _write(self, decision: Decision) -> Outcome:
         if not decision.marks and not decision.poison:
             return Outcome([], [], decision.events)
+        alone = not decision.poison and all(mark.status in _ONLY_MARKED for mark in decision.marks)
         try:
-            return await transaction(self._pool, lambda connection: self.commit(connection, decision))
+            return await transaction(
+                self._pool, lambda connection: self.commit(connection, decision), one_statement=alone
+            )
         except _REFUSED_DATA:
             raise
         except psycopg.Error as error:
