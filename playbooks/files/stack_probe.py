@@ -4,7 +4,7 @@ It asks for little meanwhile: an answer holds the asked service up, and one mess
 Prints one JSON object: the milliseconds from receipt to each stage that messages have passed, messages received,
 largest backlog, the cores that each unit of this host used, the gateway's largest memory (and that before) and, where
 PgBouncer is on this host, the clients' statements. With ``--until-settled`` it says `measured` before, and waits until
-the sinks have everything: for a load that ends there.
+nothing more comes and the sinks have everything: for a load that ends there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ RECEIVED = re.compile(r"^telegram_events_received_total\{.*\} (\S+)$", re.MULTIL
 UNIT = re.compile(r"/([^/\n]+)\.service$", re.MULTILINE)
 PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 LOOK_SECONDS = 5.0
+QUIET_SECONDS = 2.0
+SETTLE_SECONDS = 600.0
 TICKS = os.sysconf("SC_CLK_TCK")
 Buckets = list[tuple[float, float]]
 
@@ -64,7 +66,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     told["cpu"] = {name: round(value, 4) for name, value in sorted(used.items()) if value >= 0.001}
     if asked.until_settled:
         print("measured", flush=True)
-        told["settled_seconds"] = settle(asked.gateway, begun + asked.seconds + 120) - begun - asked.seconds
+        told["settled_seconds"] = settle(asked.gateway, time.time() + SETTLE_SECONDS) - begun - asked.seconds
         stages = metrics(asked.gateway)
     if calls is not None:
         told["statements"] = (statements(asked.database, asked.pooler_port) or 0) - calls
@@ -126,12 +128,17 @@ def lags(gateway: str) -> dict[str, int]:
 
 
 def settle(gateway: str, deadline: float) -> float:
-    """When every sink had everything."""
-    while any(lags(gateway).values()):
-        if time.time() > deadline:
-            sys.exit(f"the sinks did not catch up: {lags(gateway)} events are left")
-        time.sleep(0.1)
-    return time.time()
+    """When every sink had everything, and nothing more came: Telegram keeps what a slow gateway has not read yet."""
+    came, quiet_since = -1, 0.0
+    while True:
+        now, latest, left = time.time(), received(metrics(gateway)), lags(gateway)
+        if latest != came or any(left.values()):
+            came, quiet_since = latest, now
+        elif now >= quiet_since + QUIET_SECONDS:
+            return quiet_since
+        if now > deadline:
+            sys.exit(f"the chain did not become quiet: {latest} events came, {left} are left")
+        time.sleep(0.2)
 
 
 def received(gateway: str) -> int:
