@@ -92,6 +92,19 @@ def open_primary(config: CacheConfig) -> Primary:
     return connect(config, read_secret(config.password_file), sentinel_password)
 
 
+Command = tuple[str | float, ...]
+
+_EACH = "for _, command in ipairs(cmsgpack.unpack(ARGV[1])) do redis.call(unpack(command)) end"
+
+
+async def run_all(redis: Redis, commands: Sequence[Command]) -> None:
+    """Run `commands` in their order; raises RedisError at the first that fails, as the client's own methods do.
+
+    They go as one: what this side spends on a command and its answer is many times what Redis needs to run it.
+    """
+    await redis.register_script(_EACH)(args=[msgspec.msgpack.encode(commands)])
+
+
 def words(error: BaseException) -> str:
     """What failed, in a line."""
     if isinstance(error, MasterNotFoundError):

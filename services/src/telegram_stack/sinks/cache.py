@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import msgspec
-from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from telegram_stack import cache, cache_keys
@@ -58,17 +57,15 @@ class CacheSink:
         channel_ids = sorted({entry.event.channel_id for entry in entries})
         now = time.monotonic()
         untidy = [channel for channel in channel_ids if self._tidied.get(channel, -math.inf) < now - _TIDY_SECONDS]
+        commands = [command for entry in entries for command in self._commands(entry, horizon)]
+        for key in (key for channel_id in untidy for key in self._sets(channel_id)):
+            commands.append(("zremrangebyscore", key, "-inf", horizon))
+            commands.append(("expire", key, cache_keys.RECENT_SECONDS))
+        for key in map(cache_keys.pending_channels, self._consumers):
+            commands.append(("sadd", key, *map(str, channel_ids)))
+            commands.append(("expire", key, cache_keys.RECENT_SECONDS))
         try:
-            async with self._primary.redis.pipeline(transaction=False) as pipeline:
-                for entry in entries:
-                    self._queue(pipeline, entry, horizon)
-                for key in (key for channel_id in untidy for key in self._sets(channel_id)):
-                    pipeline.zremrangebyscore(key, "-inf", horizon)
-                    pipeline.expire(key, cache_keys.RECENT_SECONDS)
-                for consumer in self._consumers:
-                    pipeline.sadd(cache_keys.pending_channels(consumer), *channel_ids)
-                    pipeline.expire(cache_keys.pending_channels(consumer), cache_keys.RECENT_SECONDS)
-                await pipeline.execute()
+            await cache.run_all(self._primary.redis, commands)
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # RuntimeError: see cache.CacheClient
             self._tidied.clear()  # what comes back may have lost its keys
             raise SinkUnavailableError(cache.words(error)) from error
@@ -81,19 +78,19 @@ class CacheSink:
             *(cache_keys.pending(consumer, channel_id) for consumer in self._consumers),
         ]
 
-    def _queue(self, pipeline: Pipeline, entry: Entry, horizon: float) -> None:
+    def _commands(self, entry: Entry, horizon: float) -> Iterator[cache.Command]:
         event = entry.event
         key = cache_keys.message(event.channel_id, event.message_id)
         if event.message_date is None:
-            pipeline.delete(key)
+            yield "del", key
             for name in self._sets(event.channel_id):
-                pipeline.zrem(name, event.message_id)
+                yield "zrem", name, event.message_id
             return
-        pipeline.set(key, entry.body, ex=cache_keys.MESSAGE_SECONDS)
+        yield "set", key, entry.body.decode(), "ex", cache_keys.MESSAGE_SECONDS
         score = event.message_date.timestamp()
         if score > horizon:
             for name in self._sets(event.channel_id):
-                pipeline.zadd(name, {str(event.message_id): score})
+                yield "zadd", name, score, event.message_id
 
     def _remember(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

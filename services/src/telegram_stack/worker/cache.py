@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from telegram_stack import cache_keys, events
+from telegram_stack.cache import run_all
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
-    from telegram_stack.cache import CacheClient
+    from telegram_stack.cache import CacheClient, Command
     from telegram_stack.events import Event
 
 Key = tuple[int, int]
 
-# In Redis, for what the client spends on two dozen commands is more than all of them take there.
+# One command, for the reason of `run_all`.
 _PENDING = """
 local limit, asked, from, found = tonumber(ARGV[1]), redis.call('SMEMBERS', KEYS[2]), 0, {}
 while #asked > 0 and #found < limit do
@@ -89,16 +88,14 @@ class ConsumerCache:
         for channel_id, message_id in settled:
             members.setdefault(channel_id, []).append(message_id)
 
-        async def work(redis: Redis) -> None:
-            async with redis.pipeline(transaction=False) as pipeline:
-                for channel_id, message_ids in members.items():
-                    pipeline.zrem(cache_keys.pending(self._consumer, channel_id), *message_ids)
-                for event in finished:
-                    name = cache_keys.dedup(self._consumer, *event.key, event.version)
-                    pipeline.set(name, b"1", ex=cache_keys.DEDUP_SECONDS)
-                await pipeline.execute()
-
-        await self.client.call(work)
+        commands: list[Command] = [
+            ("zrem", cache_keys.pending(self._consumer, channel_id), *message_ids)
+            for channel_id, message_ids in members.items()
+        ]
+        for event in finished:
+            name = cache_keys.dedup(self._consumer, *event.key, event.version)
+            commands.append(("set", name, "1", "ex", cache_keys.DEDUP_SECONDS))
+        await self.client.call(lambda redis: run_all(redis, commands))
 
     async def warm(self, messages: Sequence[tuple[Event, bytes]], *, complete: bool) -> None:
         """Put in what the database had; `complete`: that was all. What the gateway has written since stays."""
@@ -110,23 +107,23 @@ class ConsumerCache:
         ]
         pending = {event.channel_id: cache_keys.pending(self._consumer, event.channel_id) for event, _, _ in recent}
 
-        async def work(redis: Redis) -> None:
-            async with redis.pipeline(transaction=False) as pipeline:
-                for event, body, score in recent:
-                    pipeline.set(cache_keys.message(*event.key), body, ex=cache_keys.MESSAGE_SECONDS, nx=True)
-                    for name in (cache_keys.recent(event.channel_id), pending[event.channel_id]):
-                        pipeline.zadd(name, {str(event.message_id): score})
-                for channel_id, name in pending.items():
-                    pipeline.expire(name, cache_keys.RECENT_SECONDS)
-                    pipeline.expire(cache_keys.recent(channel_id), cache_keys.RECENT_SECONDS)
-                if pending:
-                    pipeline.sadd(cache_keys.pending_channels(self._consumer), *pending)
-                    pipeline.expire(cache_keys.pending_channels(self._consumer), cache_keys.RECENT_SECONDS)
-                if complete:
-                    pipeline.set(cache_keys.complete(self._consumer), b"1", ex=cache_keys.RECENT_SECONDS)
-                await pipeline.execute()
-
-        await self.client.call(work)
+        commands: list[Command] = []
+        for event, body, score in recent:
+            commands.append(
+                ("set", cache_keys.message(*event.key), body.decode(), "ex", cache_keys.MESSAGE_SECONDS, "nx")
+            )
+            for name in (cache_keys.recent(event.channel_id), pending[event.channel_id]):
+                commands.append(("zadd", name, score, event.message_id))
+        for channel_id, name in pending.items():
+            commands.append(("expire", name, cache_keys.RECENT_SECONDS))
+            commands.append(("expire", cache_keys.recent(channel_id), cache_keys.RECENT_SECONDS))
+        if pending:
+            channels = cache_keys.pending_channels(self._consumer)
+            commands.append(("sadd", channels, *map(str, pending)))
+            commands.append(("expire", channels, cache_keys.RECENT_SECONDS))
+        if complete:
+            commands.append(("set", cache_keys.complete(self._consumer), "1", "ex", cache_keys.RECENT_SECONDS))
+        await self.client.call(lambda redis: run_all(redis, commands))
 
 
 def _read(keys: Sequence[Key], bodies: Sequence[bytes | str | None], *, complete: bool, more: bool) -> Pending:
