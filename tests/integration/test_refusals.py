@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,50 @@ APPLICATION = {"gateway_api_id": 1, "gateway_api_hash": "0" * 32}
 SESSION = "1" + "A" * 352
 SECOND = {"name": "second", "port": 4016}
 HOSTS = {"bare-debian13": "trixie", "bare-debian12": "bookworm"}
+BAD: list[tuple[dict[str, object], str]] = [
+    (
+        {"pgbouncer_poolsize": 10},
+        "variable pgbouncer_poolsize; did you mean pgbouncer_pool_size?",
+    ),
+    ({"telegram_database_port": "many"}, "telegram_database_port"),
+    ({"gateway_api_id": 0}, "Make one at https://my.telegram.org"),
+    (
+        {"gateway_session_file": "/nowhere/session.txt"},
+        "/nowhere/session.txt (gateway_session_file) is missing",
+    ),
+    (
+        {"telegram_bundle": "/nowhere/bundle.tar"},
+        "bundle.tar cannot be read: No such file or directory (telegram_bundle). Copy it here again",
+    ),
+    ({"gateway_session_string": "1abc"}, "is no string session of Telethon or GramJS: it has 4 characters"),
+    (
+        {"telegram_gateway_accounts": [{"name": "one", "port": 4006}, {"name": "one", "port": 4017}]},
+        "two accounts have the name one; port 4006 is there twice",
+    ),
+    (
+        {"telegram_gateway_accounts": [{"name": "api", "port": 4010}, {"name": "Big One", "port": 4016}]},
+        "the name Big One is not made of small letters, digits and hyphens, with a letter",
+    ),
+    (
+        {
+            "gateway_session_string": SESSION,
+            "telegram_gateway_accounts": [SECOND | {"session_string": SESSION}],
+        },
+        "are given the same session: Telegram voids one that two processes use",
+    ),
+    (
+        {"telegram_gateway_accounts": [SECOND | {"session_file": "/nowhere/session.txt"}]},
+        "/nowhere/session.txt (telegram_gateway_accounts.second.session_file) is missing",
+    ),
+    (
+        {"telegram_gateway_accounts": [SECOND | {"proxy": {"kind": "mtproxy", "host": "proxy.example"}}]},
+        "telegram_gateway_accounts.second.proxy.kind is mtproxy, so",
+    ),
+    ({"telegram_staged": True, "telegram_gateway_accounts": [SECOND]}, "a migration takes over the one account"),
+    ({"redis_sentinel_maxmemory": "600mb"}, "raise redis_sentinel_replica_memory_max"),
+    ({"timescaledb_memory_budget": "64M"}, "it must be 256M or more"),
+    ({"ansible_become": False}, "root is needed"),
+]
 pytestmark = pytest.mark.skipif(bool(machine.lacks()), reason=" ".join(machine.lacks()))
 
 
@@ -33,7 +78,10 @@ def targets(*words: str) -> str:
 
 @dataclass(frozen=True)
 class Bare:
-    """Hosts on which nothing is installed, and inventories that give each the whole stack: of one, and of both."""
+    """Hosts on which nothing is installed, and inventories that give each the whole stack: of one, and of both.
+
+    Nothing that a test of this file does may change them.
+    """
 
     folder: Path
 
@@ -47,13 +95,8 @@ class Bare:
         )
 
     def refusal(self, **variables: object) -> str:
-        """What the deploy playbook says, on one line, when it refuses; the hosts must be untouched."""
-        before = self.content()
-        done = self.deploy("one", **variables)
-        assert done.returncode == 2, done.stdout[-3000:]
-        assert self.content() ^ before == set()
-        assert not (self.folder / "group_vars").exists()
-        return re.sub(r"\s+", " ", re.findall(r"msg: ?(.*?)\n\n", done.stdout, re.S)[-1])
+        """What the deploy playbook says, on one line, when it refuses."""
+        return refusal(self.deploy("one", **variables))
 
     def content(self) -> set[str]:
         """Packages, users, units and settings of the hosts, a line each."""
@@ -69,6 +112,12 @@ class Bare:
         return [targets("exec", name, "sh", "-c", script) for name in HOSTS]
 
 
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """The last message of a run that ended with one, on one line."""
+    assert done.returncode == 2, done.stdout[-3000:]
+    return re.sub(r"\s+", " ", re.findall(r"msg: ?(.*?)\n\n", done.stdout, re.S)[-1])
+
+
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     try:
@@ -80,74 +129,43 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
             stack = {"hosts": json.loads(targets("inventory", *hosts)), "children": children}
             (ready.folder / f"{name}.json").write_text(json.dumps({"telegram_stack": stack}))
         ready.shell("systemctl is-system-running --wait || true")  # nothing of the boot changes a host meanwhile
+        before = ready.content()
         yield ready
+        assert ready.content() ^ before == set()
+        assert not (ready.folder / "group_vars").exists()
     finally:
         for name in HOSTS:
             targets("down", name)
 
 
-@pytest.mark.requirement("OP-02")
-def test_a_dry_run_on_a_bare_host_succeeds_changes_nothing_and_shows_no_secret(bare: Bare, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Runs:
+    """Runs of the playbook, two at a time: a dry run, and one for each of `BAD`."""
+
+    dry: Future[subprocess.CompletedProcess[str]]
+    bad: list[Future[subprocess.CompletedProcess[str]]]
+
+
+@pytest.fixture(scope="module")
+def runs(bare: Bare) -> Iterator[Runs]:
     names = yaml.safe_load((ROOT / "roles/common/vars/main.yml").read_text())["_common_secret_names"]
-    secrets = tmp_path / "secrets.yml"
+    secrets = bare.folder / "secrets.yml"
     secrets.write_text(json.dumps({"telegram_secrets": {name: f"canary-{name}" for name in names}}))
-    before = bare.content()
-    done = bare.deploy("both", "--check", "--diff", telegram_secrets_file=str(secrets))
+    with ThreadPoolExecutor(2) as pool:
+        dry = pool.submit(bare.deploy, "both", "--check", "--diff", telegram_secrets_file=str(secrets))
+        yield Runs(dry, [pool.submit(bare.deploy, "one", **variables) for variables, _ in BAD])
+
+
+@pytest.mark.parametrize("number", range(len(BAD)), ids=[next(reversed(variables)) for variables, _ in BAD])
+def test_bad_settings_are_refused_before_anything_changes(runs: Runs, number: int) -> None:
+    assert BAD[number][1] in refusal(runs.bad[number].result())
+
+
+@pytest.mark.requirement("OP-02")
+def test_a_dry_run_on_a_bare_host_succeeds_changes_nothing_and_shows_no_secret(runs: Runs) -> None:
+    done = runs.dry.result()
     assert done.returncode == 0, done.stdout[-3000:]
-    assert bare.content() ^ before == set()
     assert "canary-" not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("variables", "says"),
-    [
-        (
-            {"pgbouncer_poolsize": 10},
-            "variable pgbouncer_poolsize; did you mean pgbouncer_pool_size?",
-        ),
-        ({"telegram_database_port": "many"}, "telegram_database_port"),
-        ({"gateway_api_id": 0}, "Make one at https://my.telegram.org"),
-        (
-            {"gateway_session_file": "/nowhere/session.txt"},
-            "/nowhere/session.txt (gateway_session_file) is missing",
-        ),
-        (
-            {"telegram_bundle": "/nowhere/bundle.tar"},
-            "bundle.tar cannot be read: No such file or directory (telegram_bundle). Copy it here again",
-        ),
-        ({"gateway_session_string": "1abc"}, "is no string session of Telethon or GramJS: it has 4 characters"),
-        (
-            {"telegram_gateway_accounts": [{"name": "one", "port": 4006}, {"name": "one", "port": 4017}]},
-            "two accounts have the name one; port 4006 is there twice",
-        ),
-        (
-            {"telegram_gateway_accounts": [{"name": "api", "port": 4010}, {"name": "Big One", "port": 4016}]},
-            "the name Big One is not made of small letters, digits and hyphens, with a letter",
-        ),
-        (
-            {
-                "gateway_session_string": SESSION,
-                "telegram_gateway_accounts": [SECOND | {"session_string": SESSION}],
-            },
-            "are given the same session: Telegram voids one that two processes use",
-        ),
-        (
-            {"telegram_gateway_accounts": [SECOND | {"session_file": "/nowhere/session.txt"}]},
-            "/nowhere/session.txt (telegram_gateway_accounts.second.session_file) is missing",
-        ),
-        (
-            {"telegram_gateway_accounts": [SECOND | {"proxy": {"kind": "mtproxy", "host": "proxy.example"}}]},
-            "telegram_gateway_accounts.second.proxy.kind is mtproxy, so",
-        ),
-        ({"telegram_staged": True, "telegram_gateway_accounts": [SECOND]}, "a migration takes over the one account"),
-        ({"redis_sentinel_maxmemory": "600mb"}, "raise redis_sentinel_replica_memory_max"),
-        ({"timescaledb_memory_budget": "64M"}, "it must be 256M or more"),
-        ({"ansible_become": False}, "root is needed"),
-    ],
-    ids=lambda value: next(reversed(value)) if isinstance(value, dict) else "",
-)
-def test_bad_settings_are_refused_before_anything_changes(bare: Bare, variables: dict[str, object], says: str) -> None:
-    assert says in bare.refusal(**variables)
 
 
 @pytest.mark.requirement("OP-06")
