@@ -2,7 +2,8 @@
 --
 -- A plan that was kept from the time when tables were empty may read them whole, for every batch again when they have
 -- grown. Plans are made for each call therefore, here and in 0006, but for the one that every batch needs: making it takes
--- longer than storing a message. It is kept, and has no choice: tables by their indexes, row by row, the batch by hashing.
+-- longer than storing a message. That one is kept, and has no choice: a table is asked by its index for each row, and nothing
+-- else is joined row by row.
 
 -- A message's row id: its key in another form (UUID version 8), as telegram_stack.ids makes it.
 CREATE FUNCTION telegram.row_id(channel_id bigint, message_id bigint) RETURNS uuid
