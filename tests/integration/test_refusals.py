@@ -94,10 +94,6 @@ class Bare:
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900
         )
 
-    def refusal(self, **variables: object) -> str:
-        """What the deploy playbook says, on one line, when it refuses."""
-        return refusal(self.deploy("one", **variables))
-
     def content(self) -> set[str]:
         """Packages, users, units and settings of the hosts, a line each."""
         texts = self.shell(
@@ -173,7 +169,7 @@ def test_a_bundle_with_a_flipped_byte_is_refused_before_anything_changes(bare: B
     archive = tmp_path / "bundle.tar"
     bundle.pack({bundle.MANIFEST: "{}", bundle.INDEX: "", "debian/redis-server.deb": "a package"}, archive)
     archive.write_bytes(archive.read_bytes().replace(b"a package", b"a pAckage"))
-    said = bare.refusal(telegram_bundle=str(archive))
+    said = refusal(bare.deploy("one", telegram_bundle=str(archive)))
     assert "debian/redis-server.deb is not the file that SHA256SUMS names. Copy it here again, or make it anew" in said
 
 
@@ -181,7 +177,7 @@ def test_a_port_that_another_program_holds_is_named_with_its_holder(bare: Bare) 
     bare.shell("systemd-run --quiet --unit=squatter python3 -m http.server 6434 --bind 127.0.0.1")
     try:
         bare.shell("until ss -Hltn sport = :6434 | grep -q .; do sleep 0.1; done")
-        said = bare.refusal()
+        said = refusal(bare.deploy("one"))
     finally:
         bare.shell("systemctl stop squatter")
     assert re.search(r"PgBouncer cannot start on \S+: port 6434 is held by pid \d+ \(python3[.\d]*\)", said)
@@ -192,7 +188,7 @@ def test_another_operating_system_is_refused(bare: Bare) -> None:
     other = 'ID=ubuntu\\nNAME="Ubuntu"\\nVERSION_ID="24.04"\\n'
     bare.shell(f"rm /etc/os-release && printf '{other}' > /etc/os-release")
     try:
-        said = bare.refusal()
+        said = refusal(bare.deploy("one"))
     finally:
         bare.shell("ln -sf ../usr/lib/os-release /etc/os-release")
     assert re.search(r"runs Ubuntu 24.04; this stack needs Debian 12 or 13. Take another host in the inventory", said)

@@ -93,6 +93,7 @@ def open_primary(config: CacheConfig) -> Primary:
 
 
 Command = tuple[str | float, ...]
+"""A command's name and arguments. Bodies are text here: what unpacks them in Redis knows no bytes."""
 
 _EACH = "for _, command in ipairs(cmsgpack.unpack(ARGV[1])) do redis.call(unpack(command)) end"
 

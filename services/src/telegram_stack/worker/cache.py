@@ -87,7 +87,6 @@ class ConsumerCache:
         members: dict[int, list[int]] = {}
         for channel_id, message_id in settled:
             members.setdefault(channel_id, []).append(message_id)
-
         commands: list[Command] = [
             ("zrem", cache_keys.pending(self._consumer, channel_id), *message_ids)
             for channel_id, message_ids in members.items()
@@ -106,7 +105,6 @@ class ConsumerCache:
             if event.message_date and event.message_date.timestamp() > horizon
         ]
         pending = {event.channel_id: cache_keys.pending(self._consumer, event.channel_id) for event, _, _ in recent}
-
         commands: list[Command] = []
         for event, body, score in recent:
             commands.append(
