@@ -33,7 +33,7 @@ targets-ready: # needs no virtual environment: a machine that cannot is told so 
 	@$(PYTHON) -m tools.targets check >/dev/null 2>&1 || \
 		{ $(PYTHON) -m tools.targets install && $(PYTHON) -m tools.targets check >/dev/null; }
 
-test: test-unit docs sanity integration faults-short molecule ## Lint, unit tests, the documents, integration tests and the molecule scenario (what CI runs)
+test: test-unit docs sanity integration faults-short molecule molecule-migrate ## Lint, unit tests, the documents, integration tests, a deployment and a migration (what CI runs)
 
 test-unit: $(READY) promtools-ready ## Lint, types and unit tests, no server needed
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint unit
@@ -82,7 +82,7 @@ browser-ready:
 		apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 integration: $(READY) targets-ready servers-ready promtools-ready browser-ready
-	pytest -q -rs tests/integration
+	pytest -q -rs --numprocesses 2 --dist loadfile tests/integration
 
 .PHONY: pictures
 pictures: $(READY) servers-ready browser-ready ## Take the pictures of the console in docs/images anew
@@ -124,7 +124,7 @@ molecule: $(READY) targets-ready
 	$(MOLECULE) test --scenario-name default $(if $(TELEGRAM_STACK_LONG),,--platform-name mol-debian13)
 
 .PHONY: molecule-migrate
-molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, back and again, sabotaged and killed, on a host of its own under load (not in `make test`)
+molecule-migrate: $(READY) targets-ready ## Move a legacy system to the stack, back and again, sabotaged and killed, on a host of its own under load
 	$(MOLECULE) test --scenario-name migrate
 
 .PHONY: molecule-multi
@@ -137,7 +137,7 @@ molecule-lifecycle: $(READY) targets-ready ## Upgrade two hosts' stack under loa
 
 test-all: export TELEGRAM_STACK_WRITERS_SECONDS = 60
 test-all: export TELEGRAM_STACK_LONG = 1
-test-all: test molecule-lifecycle molecule-multi molecule-migrate bundle-test ## The long form: also an upgrade, several hosts, a migration killed at two dozen points, and a deployment offline
+test-all: test molecule-lifecycle molecule-multi bundle-test ## The long form: also an upgrade, several hosts, a migration killed at two dozen points, and a deployment offline
 
 # What draws the diagrams of the documents.
 DRAWERS := plantuml graphviz fonts-dejavu-core

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tools import demo, demo_stack
@@ -18,6 +19,7 @@ from tools.simulator import Simulator
 PROBE = Path(__file__).resolve().parents[2] / "playbooks/files/stack_probe.py"
 SETTLING = 10.0
 """Seconds of load before the measurement begins."""
+_STEAL = 7
 _BOUNDED = "systemctl show --type=service -p Id -p CPUQuotaPerSecUSec '*'"
 _AGAIN = "rm -f /run/systemd/system.control/*.service.d/50-CPUQuota*.conf; systemctl daemon-reload"
 
@@ -26,7 +28,9 @@ _AGAIN = "rm -f /run/systemd/system.control/*.service.d/50-CPUQuota*.conf; syste
 class Run:
     """One rate. Latencies are milliseconds from receipt by p50, p95 and p99, CPU is cores by unit.
 
-    `gateway_megabytes` is the most that the gateway ever had, after the run and before it.
+    `gateway_megabytes` is the most that the gateway ever had, after the run and before it. What the machine gave:
+    `loop_ms` is how long a plain loop took before the run, `stolen` the part of its processors' time that other
+    machines had during it.
     """
 
     rate: float
@@ -41,6 +45,8 @@ class Run:
     statements_per_message: float
     gateway_megabytes: float
     gateway_megabytes_before: float
+    loop_ms: float
+    stolen: float
 
     @property
     def kept_up(self) -> bool:
@@ -57,10 +63,12 @@ class Host:
 
     def run(self, rate: float, seconds: float) -> Run:
         """Post `rate` messages a second for `seconds` and measure what becomes of them."""
+        loop_ms = _loop_ms()
         self._simulator.ask("POST", "/load", {"rate": rate})
         try:
             time.sleep(SETTLING)
-            told = self._probe(seconds)
+            with _stolen() as stolen:
+                told = self._probe(seconds)
         finally:
             self._rest()
         return Run(
@@ -68,6 +76,7 @@ class Host:
             told["stages"],
             told["cpu"], max(told["left"].values()), told["behind"], told["settled_seconds"],
             told["statements"] / max(1, told["received"]), told["megabytes"], told["megabytes_before"],
+            loop_ms, stolen[0],
         )  # fmt: skip
 
     def _rest(self) -> None:
@@ -103,6 +112,33 @@ class Host:
         finally:
             self._limits = True
             demo_stack.on_host(_AGAIN)
+
+
+def _loop_ms() -> float:
+    """The median of a few plain loops of Python: milliseconds for a million additions."""
+
+    def once() -> float:
+        begun, total = time.perf_counter(), 0
+        for number in range(1_000_000):
+            total += number
+        return (time.perf_counter() - begun) * 1000
+
+    return median(once() for _ in range(15))
+
+
+@contextmanager
+def _stolen() -> Iterator[list[float]]:
+    """Afterwards the one entry is the part of all processors' time, 0 to 1, that the hypervisor gave to others."""
+    share: list[float] = []
+    before = _ticks()
+    yield share
+    passed = [after - first for after, first in zip(_ticks(), before, strict=True)]
+    share.append(passed[_STEAL] / max(1, sum(passed)))
+
+
+def _ticks() -> list[int]:
+    """user, nice, system, idle, iowait, irq, softirq and steal of all processors (proc_stat(5))."""
+    return [int(field) for field in Path("/proc/stat").read_text().split(maxsplit=9)[1 : _STEAL + 2]]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -40,6 +40,9 @@ from telegram_stack.telegram.session import SessionFile
 from telegram_stack.worker import state
 
 CHROMIUM = shutil.which("chromium")
+PATIENCE = 30_000
+"""Milliseconds that a page may take where the machine has much else to do."""
+expect.set_options(timeout=PATIENCE)
 PICTURES = os.environ.get("TELEGRAM_STACK_PICTURES", "")
 """Where tests put pictures of the pages; they make none where it is empty."""
 WANTED = (
@@ -125,7 +128,7 @@ async def seat(browser: Browser, url: str, **settings: Any) -> AsyncIterator[Sea
     settings = {"viewport": {"width": 1280, "height": 800}, "locale": "en", **settings}
     context = await browser.new_context(**settings)
     page = await context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE)
     taken = Seat(url, context, page)
     context.on("request", lambda request: taken.asked.append(request.url))
     page.on(

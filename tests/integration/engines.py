@@ -16,6 +16,7 @@ import pytest
 from plugins.module_utils.postgresql_migrations import split
 from tests.integration import community, servers
 from tests.integration.servers import ROOT, Postgres
+from tools.targets.lab import locked
 
 HOST, SNAPSHOT = "sqltest", "sqltest-apache"
 _INSTALL = """set -e
@@ -81,7 +82,12 @@ def _targets(*words: str) -> str:
 
 @contextlib.contextmanager
 def _apache() -> Iterator[Postgres]:
-    """Debian 13's own packages on a target host; installed once, then booted from a saved disk."""
+    """Debian 13's own packages on a target host; installed once, then booted from a saved disk. One test at a time."""
+    with locked(ROOT / ".cache" / f"{HOST}.lock"):
+        yield from _apache_alone()
+
+
+def _apache_alone() -> Iterator[Postgres]:
     listed = json.loads(_targets("list", "--json"))
     if any(target["name"] == HOST for target in listed["targets"]):
         _targets("down", HOST)

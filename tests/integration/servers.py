@@ -229,7 +229,7 @@ def wait_until(condition: Callable[[], Any], within: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-async def until(condition: Any, within: float = 10.0) -> None:
+async def until(condition: Any, within: float = 30.0) -> None:
     """Wait until `condition()` holds; fails when it does not `within` so many seconds."""
     async with asyncio.timeout(within):
         while not condition():

@@ -176,7 +176,7 @@ async def test_a_message_that_comes_while_the_list_is_fetched_shows_as_well(desk
     stack.post("the first of two", 0)
     await fetched.wait()
     stack.post("the second of two", 0)
-    await expect(page.get_by_text("the second of two")).to_be_visible(timeout=10_000)
+    await expect(page.get_by_text("the second of two")).to_be_visible()
 
 
 async def test_failures_and_dead_letters_are_replayed(desk: Seat, data: Data) -> None:
@@ -293,7 +293,7 @@ async def test_the_account_logs_in_by_phone_code_and_password_and_wrong_ones_are
         await expect(page.locator(".step")).to_contain_text("the password is wrong: enter it again")
         await password.fill(PASSWORD)
         await page.keyboard.press("Enter")
-        await expect(page.get_by_role("heading", name="Logged in and connected")).to_be_visible(timeout=20_000)
+        await expect(page.get_by_role("heading", name="Logged in and connected")).to_be_visible()
         text = await page.content()
         assert not [secret for secret in (PHONE, PASSWORD, sent.code) if secret in text]
         await stack.gateway.complete()
