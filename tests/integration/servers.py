@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import secrets
@@ -33,6 +34,17 @@ ROLES = (
     "pgbouncer_lookup",
 )
 DATABASE = "telegram_gateway"
+
+
+def _ports() -> Iterator[int]:
+    """Those of this process of pytest-xdist, in turn, from one on that another run begins with by chance only."""
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first, count = 12_000 + 5_000 * process, 5_000
+    begin = secrets.randbelow(count)
+    return (first + number % count for number in itertools.count(begin))
+
+
+_PORTS = _ports()
 
 
 @dataclass(frozen=True)
@@ -157,11 +169,16 @@ def schema_files(engine: str) -> list[Path]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, on every address: some of our servers listen beyond loopback."""
-    with socket.socket() as holder:  # which never listens
-        holder.bind(("", 0))
-        port: int = holder.getsockname()[1]
-        return port
+    """A port that was free a moment ago, on every address: some of our servers listen beyond loopback.
+
+    It is none of those that the kernel gives to clients, which would take it while its server is stopped, and none of
+    another process of these tests.
+    """
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as holder, contextlib.suppress(OSError):  # which never listens
+            holder.bind(("", port))
+            return port
 
 
 class Cable:
