@@ -168,9 +168,9 @@ def test_10000_malformed_requests_do_no_harm(api_database: Postgres, tmp_path: P
     with contextlib.closing(Process(api_database, tmp_path, tokens, "rate_limit = 1000000\n")) as process:
         assert process.notified() == "READY=1"
 
-        def memory() -> int:
+        def memory() -> int:  # its own: pages of the files that it has mapped come and go with the machine's cache
             status = Path(f"/proc/{process.running.pid}/status").read_text()
-            return int(status.split("VmRSS:")[1].split()[0])
+            return int(status.split("RssAnon:")[1].split()[0])
 
         dice = random.Random(20260504)  # noqa: S311 - the same requests each time
         statuses = asyncio.run(_ask(process.port, dice, 2000))
@@ -180,4 +180,4 @@ def test_10000_malformed_requests_do_no_harm(api_database: Postgres, tmp_path: P
     # Without a gateway those that need it are 503 as described; nothing else is.
     assert {status for status in statuses if status >= 500} <= {503}
     assert {200, 401, 404, 405, 422} <= set(statuses)
-    assert grown < 8 * 1024, f"{grown} kB more after 8,000 requests"
+    assert grown < 4 * 1024, f"{grown} kB more after 8,000 requests"
