@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from tools import demo, demo_stack
 from tools.simulator import Simulator
 
+from benchmarks.database.timing import Timings
+
 PROBE = Path(__file__).resolve().parents[2] / "playbooks/files/stack_probe.py"
 SETTLING = 10.0
 """Seconds of load before the measurement begins."""
-_STEAL = 7
 _BOUNDED = "systemctl show --type=service -p Id -p CPUQuotaPerSecUSec '*'"
 _AGAIN = "rm -f /run/systemd/system.control/*.service.d/50-CPUQuota*.conf; systemctl daemon-reload"
 
@@ -67,8 +67,9 @@ class Host:
         self._simulator.ask("POST", "/load", {"rate": rate})
         try:
             time.sleep(SETTLING)
-            with _stolen() as stolen:
-                told = self._probe(seconds)
+            before = _ticks()
+            told = self._probe(seconds)
+            after = _ticks()
         finally:
             self._rest()
         return Run(
@@ -76,7 +77,7 @@ class Host:
             told["stages"],
             told["cpu"], max(told["left"].values()), told["behind"], told["settled_seconds"],
             told["statements"] / max(1, told["received"]), told["megabytes"], told["megabytes_before"],
-            loop_ms, stolen[0],
+            loop_ms, _stolen(before, after),
         )  # fmt: skip
 
     def _rest(self) -> None:
@@ -117,28 +118,26 @@ class Host:
 def _loop_ms() -> float:
     """The median of a few plain loops of Python: milliseconds for a million additions."""
 
-    def once() -> float:
-        begun, total = time.perf_counter(), 0
+    def additions() -> None:
+        total = 0
         for number in range(1_000_000):
             total += number
-        return (time.perf_counter() - begun) * 1000
 
-    return median(once() for _ in range(15))
+    timings = Timings()
+    for _ in range(15):
+        timings.take(additions)
+    return timings.median_ms
 
 
-@contextmanager
-def _stolen() -> Iterator[list[float]]:
-    """Afterwards the one entry is the part of all processors' time, 0 to 1, that the hypervisor gave to others."""
-    share: list[float] = []
-    before = _ticks()
-    yield share
-    passed = [after - first for after, first in zip(_ticks(), before, strict=True)]
-    share.append(passed[_STEAL] / max(1, sum(passed)))
+def _stolen(before: list[int], after: list[int]) -> float:
+    """The part of all processors' time, 0 to 1, that the hypervisor gave to others between two readings of `_ticks`."""
+    passed = [last - first for first, last in zip(before, after, strict=True)]
+    return passed[-1] / max(1, sum(passed))
 
 
 def _ticks() -> list[int]:
     """user, nice, system, idle, iowait, irq, softirq and steal of all processors (proc_stat(5))."""
-    return [int(field) for field in Path("/proc/stat").read_text().split(maxsplit=9)[1 : _STEAL + 2]]
+    return [int(field) for field in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
 
 
 @contextmanager

@@ -16,9 +16,12 @@ import pytest
 from plugins.module_utils.postgresql_migrations import split
 from tests.integration import community, servers
 from tests.integration.servers import ROOT, Postgres
+from tools.targets import host
 from tools.targets.lab import locked
 
 HOST, SNAPSHOT = "sqltest", "sqltest-apache"
+LAB_LOCK = ROOT / ".cache" / "lab.lock"
+"""Held while hosts of the clone's lab are in use: one that boots is named in /etc/hosts of the others."""
 _INSTALL = """set -e
 apt-get update -qq
 mkdir -p /etc/postgresql-common
@@ -67,8 +70,6 @@ def lacks(name: str) -> str:
     if name == "timescale":
         return community.missing() or ""
     if name == "timescale_apache":
-        from tools.targets import host  # noqa: PLC0415 - this file is used where targets are of no interest
-
         return " ".join(host.lacks())
     return "" if name != "native" or servers.postgres_programs() else "PostgreSQL is not installed."
 
@@ -83,7 +84,7 @@ def _targets(*words: str) -> str:
 @contextlib.contextmanager
 def _apache() -> Iterator[Postgres]:
     """Debian 13's own packages on a target host; installed once, then booted from a saved disk. One test at a time."""
-    with locked(ROOT / ".cache" / f"{HOST}.lock"):
+    with locked(LAB_LOCK):
         yield from _apache_alone()
 
 

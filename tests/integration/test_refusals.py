@@ -15,7 +15,9 @@ from pathlib import Path
 import bundle
 import pytest
 import yaml
+from tests.integration.engines import LAB_LOCK
 from tools.targets import host as machine
+from tools.targets.lab import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("database", "cache", "queue", "gateway", "api", "worker", "monitoring")
@@ -115,7 +117,13 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
+def lab_alone() -> Iterator[None]:
+    with locked(LAB_LOCK):
+        yield
+
+
+@pytest.fixture(scope="module")
+def bare(lab_alone: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     try:
         for name, suite in HOSTS.items():
             targets("up", name, "--suite", suite)
@@ -124,8 +132,10 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
             children = {f"telegram_{group}": {"hosts": dict.fromkeys(hosts)} for group in GROUPS}
             stack = {"hosts": json.loads(targets("inventory", *hosts)), "children": children}
             (ready.folder / f"{name}.json").write_text(json.dumps({"telegram_stack": stack}))
-        ready.shell("systemctl is-system-running --wait || true")  # nothing of the boot changes a host meanwhile,
-        ready.shell("systemctl stop '*.timer'")  # and nothing that is due at midnight
+        # Neither the boot changes a host meanwhile (a unit of it that failed is no matter) nor what is due at midnight,
+        # which runs at the boot where it was missed.
+        ready.shell("systemctl is-system-running --wait; systemctl stop '*.timer'")
+        ready.shell("while systemctl list-units --state=activating --no-legend | grep -q .; do sleep 0.1; done")
         before = ready.content()
         yield ready
         assert ready.content() ^ before == set()
