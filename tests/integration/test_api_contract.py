@@ -8,7 +8,9 @@ import random
 import string
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 from unittest.mock import Mock
 
@@ -173,11 +175,14 @@ def test_10000_malformed_requests_do_no_harm(api_database: Postgres, tmp_path: P
             return int(status.split("RssAnon:")[1].split()[0])
 
         dice = random.Random(20260504)  # noqa: S311 - the same requests each time
-        statuses = asyncio.run(_ask(process.port, dice, 2000))
-        before = memory()
-        statuses += asyncio.run(_ask(process.port, dice, 8000))
-        grown = memory() - before
+        statuses: list[int] = []
+        memories: list[int] = []
+        for _ in range(5):
+            statuses += asyncio.run(_ask(process.port, dice, 2000))
+            memories.append(memory())
     # Without a gateway those that need it are 503 as described; nothing else is.
     assert {status for status in statuses if status >= 500} <= {503}
     assert {200, 401, 404, 405, 422} <= set(statuses)
-    assert grown < 4 * 1024, f"{grown} kB more after 8,000 requests"
+    # A leak goes on; the kernel's huge pages, which round what is used up to 2 MB each, come at some time or other.
+    grown = [after - before for before, after in pairwise(memories)]
+    assert median_low(grown) < 512, f"{grown} kB more with each 2,000 requests"
