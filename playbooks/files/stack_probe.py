@@ -3,8 +3,8 @@
 It asks for little meanwhile: an answer holds the asked service up, and one message of a hundred is what is looked for.
 Prints one JSON object: the milliseconds from receipt to each stage that messages have passed, messages received,
 largest backlog, the cores that each unit of this host used, the gateway's largest memory (and that before) and, where
-PgBouncer is on this host, the clients' statements. With ``--until-settled`` it says `measured` before, and waits until
-nothing more comes and the sinks have everything: for a load that ends there.
+the database is on this host, the services' statements (BEGIN and COMMIT are none). With ``--until-settled`` it says
+`measured` before, and waits until nothing more comes and the sinks have everything: for a load that ends there.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ LINE = r'^{}_bucket\{{le="([^"]+)"{}\}} (\S+)$'
 RECEIVED = re.compile(r"^telegram_events_received_total\{.*\} (\S+)$", re.MULTILINE)
 UNIT = re.compile(r"/([^/\n]+)\.service$", re.MULTILINE)
 PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+CALLS = """
+SELECT coalesce(sum(s.calls), 0) FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid
+JOIN pg_database AS d ON d.oid = s.dbid
+WHERE d.datname = current_database() AND NOT r.rolsuper AND r.rolname <> 'telegram_exporter'
+"""
 LOOK_SECONDS = 5.0
 QUIET_SECONDS = 2.0
 SETTLE_SECONDS = 600.0
@@ -43,14 +48,14 @@ def main() -> None:
     parser.add_argument("--gateway", default="http://127.0.0.1:4006")
     parser.add_argument("--worker", default="http://127.0.0.1:4011")
     parser.add_argument("--database", default="telegram_gateway")
-    parser.add_argument("--pooler-port", type=int, default=6434)
+    parser.add_argument("--database-port", type=int, default=5434)
     parser.add_argument("--until-settled", action="store_true")
     print(json.dumps(measure(parser.parse_args())))
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """Watch for as long as was asked."""
-    begun, units, calls = time.time(), cpu(), statements(asked.database, asked.pooler_port)
+    begun, units, calls = time.time(), cpu(), statements(asked.database, asked.database_port)
     stages = metrics(asked.gateway)
     before, came = histograms(stages, metrics(asked.worker)), received(stages)
     behind, megabytes_before = 0, megabytes()
@@ -69,7 +74,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         told["settled_seconds"] = settle(asked.gateway, time.time() + SETTLE_SECONDS) - begun - asked.seconds
         stages = metrics(asked.gateway)
     if calls is not None:
-        told["statements"] = (statements(asked.database, asked.pooler_port) or 0) - calls
+        told["statements"] = (statements(asked.database, asked.database_port) or 0) - calls
     after = histograms(stages, metrics(asked.worker))
     passed = {name: difference(after[name], before[name]) for name in after}
     told["stages"] = {name: percentiles(buckets) for name, buckets in passed.items() if buckets and buckets[-1][1]}
@@ -185,13 +190,12 @@ def megabytes() -> float:
 
 
 def statements(database: str, port: int) -> int | None:
-    """Statements that clients sent to `database` through this host's PgBouncer; None where there is none."""
-    if not Path("/run/pgbouncer").is_dir():
+    """Statements that the services had `database` run, by its own count; None where it is not on this host."""
+    if not Path(f"/run/postgresql/.s.PGSQL.{port}").exists():
         return None
-    login = ["runuser", "-u", "pgbouncer", "--", "psql", "-h", "/run/pgbouncer", "-p", str(port), "-AF,", "pgbouncer"]
-    said = subprocess.run([*login, "-c", "SHOW STATS"], capture_output=True, text=True, check=True, cwd="/").stdout
-    names, *rows = [line.split(",") for line in said.splitlines()]
-    return sum(int(row[names.index("total_query_count")]) for row in rows if row[0] == database)
+    login = ["runuser", "-u", "postgres", "--", "psql", "-XAtp", str(port), "-d", database]
+    said = subprocess.run([*login, "-c", CALLS], capture_output=True, text=True, check=True, cwd="/").stdout
+    return int(said)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,11 @@ class Outbox:
     async def changed(self, count: int) -> AsyncIterator[list[Change]]:
         """Everything that changed since the feed is on, whether it waits or not, `count` messages at a time."""
         try:
-            async with self._pool.connection() as connection, connection.cursor(name="changed") as cursor:
+            async with (
+                self._pool.connection() as connection,
+                connection.transaction(),
+                connection.cursor(name="changed") as cursor,
+            ):
                 await cursor.execute("SELECT channel_id, message_id FROM telegram.legacy_changed_keys()")
                 while keys := await cursor.fetchmany(count):
                     yield [Change([], document) for document in await _documents(connection, keys)]
