@@ -115,6 +115,13 @@ def state() -> dict[str, Any]:
     return dict(json.loads(demo_stack.targets("exec", NEW, "cat", "/var/lib/telegram-stack/migration/state.json")))
 
 
+def restored_since() -> float:
+    """When the last of the services on the host that was bare began, in seconds since 1970."""
+    units = ("telegram-gateway", "telegram-gateway-api", "telegram-signal-worker")
+    asked = ("systemctl", "show", "--value", "--timestamp=unix", "--property=ActiveEnterTimestamp", *units)
+    return max(float(moment.lstrip("@")) for moment in demo_stack.targets("exec", BARE, *asked).split())
+
+
 def compare(store: str, control: str, since: float) -> dict[str, Any]:
     """Telegram against what the `old` or the `new` store has, once they are the same: 5 minutes at most."""
     host, folder, python, given = {
